@@ -1,0 +1,38 @@
+"""Scrapy downloader middleware that gets Cloudflare challenges solved by EzCaptcha.
+
+The names here are the public ones. The service's client works without a crawl;
+everything else is turned on in Scrapy's settings.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from scrapy_ezcaptcha.addon import Addon
+from scrapy_ezcaptcha.challenge import is_challenge
+from scrapy_ezcaptcha.client import EzCaptchaClient
+from scrapy_ezcaptcha.errors import (
+    ApiError,
+    EzCaptchaError,
+    SolveTimeout,
+    TransportError,
+    UnexpectedResponse,
+)
+from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
+from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
+
+__all__ = [
+    "Addon",
+    "ApiError",
+    "CloudFlare5STask",
+    "EzCaptchaClient",
+    "EzCaptchaError",
+    "EzCaptchaMiddleware",
+    "Solution",
+    "SolveTimeout",
+    "TransportError",
+    "UnexpectedResponse",
+    "is_challenge",
+]
+
+__version__ = version("scrapy-ezcaptcha")

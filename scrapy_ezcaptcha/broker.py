@@ -1,0 +1,271 @@
+"""One solve for many.
+
+Whoever needs a clearance asks here. At most one solve is under way for a zone and
+exit, and all who need it wait for that one; what it earned goes to all of them, and
+so does its failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+
+from scrapy_ezcaptcha.clearance import CLEARANCE_COOKIE, Clearance
+from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError
+from scrapy_ezcaptcha.holdings import Rejection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from scrapy.statscollectors import StatsCollector
+    from twisted.internet.interfaces import IReactorTime
+
+    from scrapy_ezcaptcha.exit import Exit
+    from scrapy_ezcaptcha.holdings import Holdings
+    from scrapy_ezcaptcha.solver import Solver
+    from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
+
+logger = logging.getLogger(__name__)
+
+_LOOK_FOR_CLOSING_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Want:
+    """A challenged request's need for a clearance."""
+
+    zone: str
+    host: str
+    exit: Exit
+    task: CloudFlare5STask
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A solve under way, and who waits for it."""
+
+    waiters: list[Deferred[Any]] = field(default_factory=list)
+    running: Deferred[Any] | None = None
+    outcome: Any = None
+
+    def land(self, outcome: Any) -> None:
+        """Tell all who wait, in the order in which they came."""
+        self.outcome = outcome
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.callback(outcome)
+
+
+class Broker:
+    """Gets each clearance once.
+
+    Args:
+        solver: has one challenge solved, within limits.
+        holdings: the clearances at hand.
+        stats: where ``ezcaptcha/...`` is counted.
+        reactor: the clock.
+        is_closing: looked at while a solve is under way, for nothing tells when a
+            crawl begins to close.
+    """
+
+    def __init__(
+        self,
+        solver: Solver,
+        holdings: Holdings,
+        stats: StatsCollector,
+        reactor: IReactorTime,
+        is_closing: Callable[[], bool],
+    ) -> None:
+        self._solver = solver
+        self._holdings = holdings
+        self._stats = stats
+        self._is_closing = is_closing
+        self._shared: dict[tuple[str, Exit], _Flight] = {}
+        self._flights: set[_Flight] = set()
+        self._waiting = 0
+        self._serials = itertools.count(1)
+        self._closed = False
+        self._watch = LoopingCall(self._look_for_closing)
+        self._watch.clock = reactor
+
+    def knows_zone(self, zone: str) -> bool:
+        """Whether a clearance of *zone* may be held or on its way; cheap to ask."""
+        return bool(self._shared) or self._holdings.has_zone(zone)
+
+    def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:  # noqa: A002
+        """Return the clearance that serves *host* by *exit*, if there is one."""
+        return self._holdings.find(zone, host, exit)
+
+    def accepted(self, host: str, clearance: Clearance) -> None:
+        """Note that *host* answered a request with *clearance* by its page."""
+        if self._holdings.accept(host, clearance):
+            self._solver.accepted(clearance.zone)
+
+    def renew(self, clearance: Clearance) -> None:
+        """Keep *clearance* with its renewed cookies."""
+        self._holdings.renew(clearance)
+
+    async def wait_for_solve(self, zone: str, host: str, exit: Exit) -> None:  # noqa: A002
+        """Wait until no solve is under way for *host* by *exit*.
+
+        Raises:
+            CrawlEnding: the crawl began to close meanwhile.
+        """
+        flight = self._shared.get((self._holdings.scope(zone, host, exit), exit))
+        if flight is not None:
+            outcome = await self._outcome(flight)
+            if isinstance(outcome, CrawlEnding):
+                raise outcome
+
+    def rejected(self, host: str, clearance: Clearance) -> None:
+        """Note that *host* challenged a request with *clearance*.
+
+        However many requests met the same end, it is rejected once.
+        """
+        verdict = self._holdings.reject(host, clearance)
+        if verdict in {Rejection.EXPIRED, Rejection.UNUSED}:
+            self._stats.inc_value("ezcaptcha/clearances/rejected")
+        if verdict is Rejection.UNUSED:
+            self._solver.failed(clearance.zone, "its clearance was rejected at once")
+
+    async def clearance_for(self, want: Want) -> Clearance:
+        """Return a new clearance for *want*; a solve under way is joined.
+
+        Raises:
+            GivenUp: a limit forbids the solve.
+            CrawlEnding: the crawl began to close.
+            EzCaptchaError: the solve failed.
+        """
+        scope = self._holdings.scope(want.zone, want.host, want.exit)
+        flight = self._shared.get((scope, want.exit))
+        if flight is None:
+            self._solver.check(want.zone)
+            flight = self._launch(self._earn(scope, want), (scope, want.exit))
+        clearance: Clearance = await self._result(flight)
+        return clearance
+
+    async def solution_for(self, want: Want) -> Solution:
+        """Return a solution of this very page, for a caller that wants its body.
+
+        Raises:
+            GivenUp: a limit forbids the solve.
+            CrawlEnding: the crawl began to close.
+            EzCaptchaError: the solve failed.
+        """
+        self._solver.check(want.zone)
+        solution: Solution = await self._result(self._launch(self._earn_page(want)))
+        return solution
+
+    def close(self) -> None:
+        """Stop polling, and send away all who wait."""
+        self._closed = True
+        if self._watch.running:
+            self._watch.stop()
+        self._shared.clear()
+        flights, self._flights = self._flights, set()
+        for flight in flights:
+            flight.land(CrawlEnding())
+            if flight.running is not None:
+                flight.running.cancel()
+
+    def _launch(
+        self, work: Coroutine[Any, Any, Any], key: tuple[str, Exit] | None = None
+    ) -> _Flight:
+        """Set *work* going, for all who ask for *key* if it is given."""
+        if self._closed:
+            work.close()
+            raise CrawlEnding
+        flight = _Flight()
+        self._flights.add(flight)
+        if key is not None:
+            self._shared[key] = flight
+        flight.running = deferred_from_coro(self._fly(flight, work, key))
+        flight.running.addErrback(lambda _: None)  # cancelled, and everybody was told
+        if not self._watch.running:
+            self._watch.start(_LOOK_FOR_CLOSING_SECONDS, now=False)
+        return flight
+
+    async def _fly(
+        self, flight: _Flight, work: Coroutine[Any, Any, Any], key: tuple[str, Exit] | None
+    ) -> None:
+        try:
+            outcome = await work
+        except EzCaptchaError as error:
+            outcome = error
+        except Exception:
+            logger.exception("A solve broke down")
+            outcome = EzCaptchaError("internal error, see the log")
+        if key is not None and self._shared.get(key) is flight:
+            del self._shared[key]
+        self._flights.discard(flight)
+        flight.land(outcome)
+
+    async def _earn(self, scope: str, want: Want) -> Clearance:
+        """Have *want* solved and keep what that earned for *scope*."""
+        solution = await self._solver.solve(
+            want.zone, want.task, want.exit, lacks=_lacks_for_clearance
+        )
+        return self._keep(solution, scope, want)
+
+    async def _earn_page(self, want: Want) -> Solution:
+        """Have *want* solved for its page; keep the clearance too, if none is held."""
+        solution = await self._solver.solve(want.zone, want.task, want.exit, lacks=_lacks_for_page)
+        held = self._holdings.find(want.zone, want.host, want.exit)
+        if held is None and _lacks_for_clearance(solution) is None:
+            self._keep(solution, self._holdings.scope(want.zone, want.host, want.exit), want)
+        return solution
+
+    def _keep(self, solution: Solution, scope: str, want: Want) -> Clearance:
+        clearance = Clearance.from_solution(
+            solution, zone=want.zone, scope=scope, exit=want.exit, serial=next(self._serials)
+        )
+        self._holdings.add(clearance)
+        return clearance
+
+    async def _result(self, flight: _Flight) -> Any:
+        """Wait for *flight* and return its result, or raise its error."""
+        outcome = await self._outcome(flight)
+        if isinstance(outcome, EzCaptchaError):
+            raise outcome
+        return outcome
+
+    async def _outcome(self, flight: _Flight) -> Any:
+        """Wait for *flight*; its outcome is a result or an EzCaptchaError."""
+        if flight.outcome is not None:
+            return flight.outcome
+        waiter: Deferred[Any] = Deferred(flight.waiters.remove)
+        flight.waiters.append(waiter)
+        self._waiting += 1
+        self._stats.max_value("ezcaptcha/requests/waiting_max", self._waiting)
+        try:
+            return await maybe_deferred_to_future(waiter)
+        finally:
+            self._waiting -= 1
+
+    def _look_for_closing(self) -> None:
+        if self._is_closing():
+            self.close()
+        elif not self._flights:
+            self._watch.stop()
+
+
+def _lacks_for_clearance(solution: Solution) -> str | None:
+    """Say what a solution lacks to be replayed, None if nothing."""
+    if not solution.cookies.get(CLEARANCE_COOKIE):
+        return f"the solution has no {CLEARANCE_COOKIE} cookie"
+    if not solution.user_agent:
+        return "the solution names no User-Agent"
+    return None
+
+
+def _lacks_for_page(solution: Solution) -> str | None:
+    """Say what a solution lacks to answer a request, None if nothing."""
+    if solution.body is None and _lacks_for_clearance(solution):
+        return "the solution has neither a page nor a clearance"
+    return None

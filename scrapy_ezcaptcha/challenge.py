@@ -1,0 +1,139 @@
+"""Is this response a Cloudflare challenge, and by what sign?
+
+Pure: no I/O, no clock. A response that is not suspect costs a look at its status
+and two headers; a body is read only where those leave the question open, and then
+at most its first :data:`MAX_SCAN` bytes, in one pass.
+
+What counts as a sign, and what never does, follows Cloudflare's documentation
+(https://developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response/)
+and pages captured from 2019 on. Words never count: titles are translated and customised.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scrapy.http import Response
+
+#: Bytes of a body that are looked at. Challenge pages are 5 to 25 KB; customised
+#: ones may put some hundred KB of their own before Cloudflare's script.
+MAX_SCAN = 256 * 1024
+
+SIGN_HEADER = "cf-mitigated header"
+SIGN_OPTIONS = "_cf_chl_opt script object"
+SIGN_ORCHESTRATE = "challenge-platform orchestrate script"
+SIGN_SCRIPT = "cf.challenge.js script"
+SIGN_FORM = "challenge form"
+
+_STATUSES = frozenset({403, 429, 503})
+
+# One of these words is on every challenge page, and on few others: a search for
+# them settles most suspect pages before anything is taken apart.
+_HINTS = (
+    b"_cf_chl_opt",
+    b"/cdn-cgi/challenge-platform/",
+    b"/cdn-cgi/scripts/cf.challenge.js",
+    b"jschl_vc",
+    b"jschl_answer",
+    b"cf_captcha_kind",
+)
+
+# Where live markup ends and text that a browser would not run begins, and the tags looked at.
+_TOKEN = re.compile(rb"<(!--|(?:script|style|textarea|title|xmp|template|noembed|input)\b)")
+_OPTIONS = re.compile(rb"(?:^|[\s;,{}()])(?:window\.|self\.)?_cf_chl_opt\s{0,9}=\s{0,9}\{")
+_OPTION_KEY = re.compile(rb"\bc(?:type|ray)['\"]?\s{0,9}:")
+_ORCHESTRATE = re.compile(
+    rb"\bsrc\s{0,9}=\s{0,9}['\"]?"
+    rb"(?:https?://[\w.:-]{1,255})?/cdn-cgi/challenge-platform/[\w./-]{0,99}\borchestrate/"
+)
+_CHALLENGE_JS = re.compile(
+    rb"\bsrc\s{0,9}=\s{0,9}['\"]?(?:https?://[\w.:-]{1,255})?/cdn-cgi/scripts/cf\.challenge\.js"
+)
+_FIELD = re.compile(rb"\bname\s{0,9}=\s{0,9}['\"]?(?:jschl_vc|jschl_answer|cf_captcha_kind)\b")
+_MAX_TAG = 4096  # bytes; a longer tag is not one that Cloudflare wrote
+
+
+def is_challenge(response: Response) -> bool:
+    """Tell whether *response* is a Cloudflare challenge.
+
+    True for every challenge page of any age, language and status, also without a
+    body (HEAD); False for block pages, rate limits, origin errors, pages with a
+    Turnstile widget or the JavaScript Detections snippet, and articles about them.
+    """
+    return challenge_sign(response) is not None
+
+
+def challenge_sign(response: Response) -> str | None:
+    """Return the sign by which *response* is a challenge, or None if it is none.
+
+    The header ``cf-mitigated: challenge`` decides alone, whatever the status.
+    Without it, the page's own machinery decides, on a 403, 429 or 503 that came
+    through Cloudflare (``Server: cloudflare`` or ``CF-RAY``).
+    """
+    headers = response.headers
+    if b"Cf-Mitigated" in headers and any(
+        value.strip().lower() == b"challenge" for value in headers.getlist(b"Cf-Mitigated")
+    ):
+        return SIGN_HEADER
+    if response.status not in _STATUSES or not _through_cloudflare(response):
+        return None
+    return page_sign(response.body)
+
+
+def page_sign(body: bytes) -> str | None:
+    """Return the sign by which the page *body* is a challenge, or None if it is none."""
+    page = body[:MAX_SCAN].lower()
+    if not any(hint in page for hint in _HINTS):
+        return None
+    position = 0
+    while token := _TOKEN.search(page, position):
+        name = token[1]
+        if name == b"input":
+            position = token.end()
+            if _FIELD.search(_tag(page, position)):
+                return SIGN_FORM
+        elif name == b"script":
+            attributes = _tag(page, token.end())
+            start = token.end() + len(attributes)
+            position = _find(page, b"</script", start)
+            if sign := _script_sign(attributes, page[start:position]):
+                return sign
+        else:
+            closer = b"-->" if name == b"!--" else b"</" + name
+            position = _find(page, closer, token.end())
+    return None
+
+
+def _through_cloudflare(response: Response) -> bool:
+    if b"Cf-Ray" in response.headers:
+        return True
+    server = response.headers.get(b"Server")
+    return server is not None and server.strip().lower().startswith(b"cloudflare")
+
+
+def _script_sign(attributes: bytes, code: bytes) -> str | None:
+    if b"json" in attributes:  # data, never run
+        return None
+    for text in (attributes, code):
+        if b"/cdn-cgi/" not in text:
+            continue
+        if _ORCHESTRATE.search(text):
+            return SIGN_ORCHESTRATE
+        if _CHALLENGE_JS.search(text):
+            return SIGN_SCRIPT
+    options = _OPTIONS.search(code) if b"_cf_chl_opt" in code else None
+    if options and _OPTION_KEY.search(code, options.end()):
+        return SIGN_OPTIONS
+    return None
+
+
+def _tag(page: bytes, start: int) -> bytes:
+    end = page.find(b">", start, start + _MAX_TAG)
+    return page[start : end if end >= 0 else start]
+
+
+def _find(page: bytes, what: bytes, start: int) -> int:
+    end = page.find(what, start)
+    return end if end >= 0 else len(page)

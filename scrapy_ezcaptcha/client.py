@@ -1,0 +1,190 @@
+"""The service on treq: one call, one solve.
+
+Every coroutine here is to be awaited where Scrapy awaits: from asyncio code under
+the asyncio reactor, from any coroutine under another one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.task import deferLater
+
+from scrapy_ezcaptcha.errors import ApiError, SolveTimeout, TransportError, UnexpectedResponse
+from scrapy_ezcaptcha.exit import Exit, check_exit, is_loopback
+from scrapy_ezcaptcha.transport import Transport
+from scrapy_ezcaptcha.wire import (
+    create_task_payload,
+    parse_balance,
+    parse_task_id,
+    parse_task_result,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
+
+#: How often ``createTask`` is sent while it surely creates nothing.
+CREATE_TRIES = 4
+
+#: How many errors unknown to us in a row a task may answer before it counts as failed.
+UNKNOWN_ERROR_LIMIT = 3
+
+_MAX_THROTTLED_SECONDS = 30.0
+
+
+class EzCaptchaClient:
+    """A client of the EzCaptcha service.
+
+    Args:
+        client_key: the account's key.
+        app_id: the service's optional developer id.
+        api_url: without a trailing slash.
+        poll_interval: seconds between two polls of one task.
+        solve_timeout: seconds from a task's creation to giving it up.
+        http_timeout: seconds for one call, connecting and reading included.
+        reactor: the clock and the sockets; the installed reactor by default.
+    """
+
+    def __init__(
+        self,
+        client_key: str,
+        *,
+        app_id: int | None = None,
+        api_url: str = "https://api.ez-captcha.com",
+        poll_interval: float = 3.0,
+        solve_timeout: float = 120.0,
+        http_timeout: float = 30.0,
+        reactor: Any = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor  # noqa: PLC0415  (importing it installs it)
+        self._reactor = reactor
+        self._client_key = client_key
+        self._app_id = app_id
+        self._api_url = api_url.rstrip("/")
+        self._allow_private = is_loopback(urlsplit(api_url).hostname or "")
+        self._poll_interval = poll_interval
+        self._solve_timeout = solve_timeout
+        self._transport = Transport(self._api_url, client_key, http_timeout, reactor)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(api_url={self._api_url!r})"
+
+    async def create_task(self, task: CloudFlare5STask) -> str:
+        """Create *task* and return its id. From here on it is paid for.
+
+        Raises:
+            ExitError: the service could not use the task's proxy; nothing was sent.
+            ApiError: the service refused.
+            TransportError: no answer; its ``sent`` tells whether the task may exist.
+            UnexpectedResponse: no documented answer; the task may exist.
+        """
+        exit = check_exit(Exit.parse(task.proxy), allow_private=self._allow_private)  # noqa: A001
+        payload = create_task_payload(self._client_key, task, self._app_id)
+        status, body = await self._transport.call("createTask", payload)
+        return parse_task_id(body, status=status, hide=(self._client_key, *exit.secrets))
+
+    async def get_task_result(self, task_id: str) -> Solution | None:
+        """Ask once for the solution of a task; None while it is in work.
+
+        Raises:
+            ApiError: the task or the query failed.
+            TransportError: no answer.
+            UnexpectedResponse: no documented answer.
+        """
+        payload = {"clientKey": self._client_key, "taskId": task_id}
+        status, body = await self._transport.call("getTaskResult", payload)
+        hide = (self._client_key,)
+        return parse_task_result(body, status=status, task_id=task_id, hide=hide)
+
+    async def get_balance(self) -> float:
+        """Return the account's balance in points; 10,000 points are 1 USD.
+
+        Raises:
+            ApiError: the service refused.
+            TransportError: no answer.
+            UnexpectedResponse: no documented answer.
+        """
+        status, body = await self._transport.call("getBalance", {"clientKey": self._client_key})
+        return parse_balance(body, status=status, hide=(self._client_key,))
+
+    async def solve(
+        self, task: CloudFlare5STask, *, on_created: Callable[[str], None] | None = None
+    ) -> Solution:
+        """Create *task* once and poll it until it is ready, has failed, or is out of time.
+
+        Sent again is only a creation that surely created nothing: connection refused,
+        throttled, or answered with the service's own trouble. A poll that fails in
+        passing is asked again while the task lives.
+
+        Args:
+            task: what is to be solved.
+            on_created: called with the task's id as soon as it is paid for.
+
+        Raises:
+            ExitError: the service could not use the task's proxy; nothing was sent.
+            ApiError: the task was refused, or failed (then with its ``task_id``).
+            SolveTimeout: no result within ``solve_timeout``.
+            TransportError: the task could not be created.
+            UnexpectedResponse: creating it was not answered as documented.
+        """
+        task_id = await self._create_until_known(task)
+        if on_created is not None:
+            on_created(task_id)
+        return await self._poll_until_known(task_id)
+
+    async def close(self) -> None:
+        """Close the idle connections to the service."""
+        await self._transport.close()
+
+    async def _create_until_known(self, task: CloudFlare5STask) -> str:
+        pause = self._poll_interval
+        for _ in range(CREATE_TRIES - 1):
+            try:
+                return await self.create_task(task)
+            except (ApiError, TransportError) as error:
+                if not _created_nothing_in_passing(error):
+                    raise
+            await self._sleep(pause)
+            pause *= 2
+        return await self.create_task(task)
+
+    async def _poll_until_known(self, task_id: str) -> Solution:
+        deadline = self._reactor.seconds() + self._solve_timeout
+        pause, unknown_errors = self._poll_interval, 0
+        while True:
+            left = deadline - self._reactor.seconds()
+            if left <= 0:
+                raise SolveTimeout(self._solve_timeout, task_id=task_id)
+            await self._sleep(min(pause, left))
+            try:
+                solution = await self.get_task_result(task_id)
+            except (TransportError, UnexpectedResponse):
+                continue
+            except ApiError as error:
+                if error.is_terminal():
+                    raise
+                if error.is_throttled():
+                    pause = min(pause * 2, max(_MAX_THROTTLED_SECONDS, self._poll_interval))
+                elif not error.is_outage():
+                    unknown_errors += 1
+                    if unknown_errors >= UNKNOWN_ERROR_LIMIT:
+                        raise
+                continue
+            if solution is not None:
+                return solution
+            pause, unknown_errors = self._poll_interval, 0
+
+    async def _sleep(self, seconds: float) -> None:
+        await maybe_deferred_to_future(deferLater(self._reactor, seconds))
+
+
+def _created_nothing_in_passing(error: ApiError | TransportError) -> bool:
+    """Whether a failed creation left no task behind and may do better later."""
+    if isinstance(error, TransportError):
+        return not error.sent
+    return not error.is_terminal()

@@ -1,0 +1,189 @@
+"""The settings, read and checked once into one frozen object."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from scrapy_ezcaptcha.errors import ConfigurationError, ExitError
+from scrapy_ezcaptcha.exit import Exit, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scrapy.settings import BaseSettings
+
+API_URL = "https://api.ez-captcha.com"
+KEY_VARIABLES = ("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_API_KEY")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every ``EZCAPTCHA_*`` setting; the defaults are the documented ones."""
+
+    client_key: str = field(default="", repr=False)
+    enabled: bool = True
+    app_id: int | None = None
+    api_url: str = API_URL
+    transparent_mode: bool = False
+    allowed_domains: tuple[str, ...] = ()
+    proxy: Exit | None = None
+    poll_interval: float = 3.0
+    solve_timeout: float = 120.0
+    http_timeout: float = 30.0
+    max_attempts: int = 2
+    max_tasks: int = 0
+    max_concurrent_tasks: int = 16
+    max_waiting: int = 1000
+    breaker_failures: int = 3
+    breaker_seconds: float = 300.0
+    close_spider_on_limit: bool = False
+    log_balance: bool = False
+
+    @property
+    def service_on_loopback(self) -> bool:
+        """Whether the service is a sandbox here, so that private proxies make sense."""
+        return is_loopback(urlsplit(self.api_url).hostname or "")
+
+    @classmethod
+    def from_settings(
+        cls, settings: BaseSettings, environ: Mapping[str, str] = os.environ
+    ) -> Config:
+        """Read the settings of a crawl.
+
+        Raises:
+            ConfigurationError: names every unusable setting, its value and what is allowed.
+        """
+        reader = _Reader(settings)
+        config = cls(
+            client_key=reader.client_key(environ),
+            enabled=reader.boolean("EZCAPTCHA_ENABLED", cls.enabled),
+            app_id=reader.integer("EZCAPTCHA_APP_ID", cls.app_id),
+            api_url=reader.api_url("EZCAPTCHA_API_URL", cls.api_url),
+            transparent_mode=reader.boolean("EZCAPTCHA_TRANSPARENT_MODE", cls.transparent_mode),
+            allowed_domains=reader.domains("EZCAPTCHA_ALLOWED_DOMAINS"),
+            proxy=reader.proxy("EZCAPTCHA_PROXY"),
+            poll_interval=reader.seconds("EZCAPTCHA_POLL_INTERVAL", cls.poll_interval),
+            solve_timeout=reader.seconds("EZCAPTCHA_SOLVE_TIMEOUT", cls.solve_timeout),
+            http_timeout=reader.seconds("EZCAPTCHA_HTTP_TIMEOUT", cls.http_timeout),
+            max_attempts=reader.integer("EZCAPTCHA_MAX_ATTEMPTS", cls.max_attempts, least=1),
+            max_tasks=reader.integer("EZCAPTCHA_MAX_TASKS", cls.max_tasks),
+            max_concurrent_tasks=reader.integer(
+                "EZCAPTCHA_MAX_CONCURRENT_TASKS", cls.max_concurrent_tasks, least=1
+            ),
+            max_waiting=reader.integer("EZCAPTCHA_MAX_WAITING", cls.max_waiting),
+            breaker_failures=reader.integer(
+                "EZCAPTCHA_BREAKER_FAILURES", cls.breaker_failures, least=1
+            ),
+            breaker_seconds=reader.seconds("EZCAPTCHA_BREAKER_SECONDS", cls.breaker_seconds),
+            close_spider_on_limit=reader.boolean(
+                "EZCAPTCHA_CLOSE_SPIDER_ON_LIMIT", cls.close_spider_on_limit
+            ),
+            log_balance=reader.boolean("EZCAPTCHA_LOG_BALANCE", cls.log_balance),
+        )
+        reader.only_none("EZCAPTCHA_STORE", "clearances are kept in memory")
+        if reader.problems:
+            raise ConfigurationError(reader.problems)
+        return config
+
+
+class _Reader:
+    """Reads one setting at a time and collects what is wrong with them."""
+
+    def __init__(self, settings: BaseSettings) -> None:
+        self._settings = settings
+        self.problems: list[str] = []
+
+    def client_key(self, environ: Mapping[str, str]) -> str:
+        name = KEY_VARIABLES[0]
+        value = self._settings.get(name)
+        if value is None or value == "":
+            value = next((environ[key] for key in KEY_VARIABLES if environ.get(key)), "")
+        if not isinstance(value, str):
+            self.problems.append(f"{name} must be a string")
+            return ""
+        return value.strip()
+
+    def boolean(self, name: str, default: bool) -> bool:
+        try:
+            return self._settings.getbool(name, default)
+        except ValueError:
+            self._refuse(name, "True or False")
+            return default
+
+    def integer(self, name: str, default: Any, *, least: int = 0) -> Any:
+        value = self._settings.get(name)
+        if value is None:
+            return default
+        try:
+            number = None if isinstance(value, bool | float) else int(value)
+        except (TypeError, ValueError):
+            number = None
+        if number is None or number < least:
+            self._refuse(name, f"a whole number from {least}")
+            return default
+        return number
+
+    def seconds(self, name: str, default: float) -> float:
+        value = self._settings.get(name)
+        if value is None:
+            return default
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            self._refuse(name, "a number of seconds above 0")
+            return default
+        return number
+
+    def domains(self, name: str) -> tuple[str, ...]:
+        try:
+            values = self._settings.getlist(name)
+        except TypeError:
+            values = [None]
+        domains: list[str] = []
+        for value in values:
+            domain = value.strip().lower().strip(".") if isinstance(value, str) else ""
+            if not domain or any(c in domain for c in "/:@*? "):
+                self._refuse(name, 'a list of bare domains such as "shop.example"')
+                return ()
+            domains.append(domain)
+        return tuple(domains)
+
+    def api_url(self, name: str, default: str) -> str:
+        value = self._settings.get(name, default)
+        try:
+            parts = urlsplit(value if isinstance(value, str) else "")
+            host = parts.hostname or ""
+            safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+            usable = safe and host and parts.port != 0 and not parts.username
+        except ValueError:
+            usable = False
+        if not usable:
+            self.problems.append(
+                f"{name} must be an https:// URL without credentials;"
+                " plain http:// only toward a loopback host"
+            )
+            return default
+        return str(value).rstrip("/")
+
+    def proxy(self, name: str) -> Exit | None:
+        value = self._settings.get(name)
+        if value is None or value == "":
+            return None
+        try:
+            return Exit.parse(value)
+        except ExitError as error:
+            self.problems.append(f"{name}: {error}")
+            return None
+
+    def only_none(self, name: str, instead: str) -> None:
+        if self._settings.get(name) is not None:
+            self.problems.append(f"{name} must be None in this version: {instead}")
+
+    def _refuse(self, name: str, allowed: str) -> None:
+        self.problems.append(f"{name} is {self._settings.get(name)!r}, must be {allowed}")

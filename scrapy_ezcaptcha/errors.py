@@ -1,0 +1,227 @@
+"""Every exception this package raises, and what each one means for money.
+
+Nothing here carries a secret: whoever builds an error from the service's words
+passes them through :func:`scrapy_ezcaptcha.redact.redact` first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scrapy.exceptions import IgnoreRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: The key is wrong, disabled or out of money. Thirty of these within a minute on
+#: ``createTask`` get the key banned for three minutes (the vendor's SDK).
+CREDENTIAL_CODES = frozenset(
+    {"ERROR_KEY_DOES_NOT_EXIST", "ERROR_KEY_NOT_AVAILABLE", "ERROR_ZERO_BALANCE"}
+)
+
+#: The query was refused for its rate; says nothing about any task.
+THROTTLE_CODES = frozenset({"ERROR_REQUEST_LIMIT", "ERROR_REQUEST_BANNED"})
+
+#: The same request would fail the same way.
+TERMINAL_CODES = frozenset(
+    {
+        "ERROR_CONTENT_TYPE_ERROR",
+        "ERROR_NOT_FOUND",
+        "ERROR_PACKAGE_NOT_EXIST",
+        "ERROR_PACKAGE_TASK_TYPE_NOT_SUPPORTED",
+        "ERROR_REQUEST_METHOD",
+        "ERROR_REQUEST_PARAMETERS",
+        "ERROR_REQUEST_PROXY_MISSING",
+        "ERROR_SUBSCRIPTION_EXPIRED",
+        "ERROR_TASK_NOT_EXIST",
+        "ERROR_TASK_TYPE_NOT_ALLOWED",
+        "ERROR_TASK_TYPE_NOT_AVAILABLE",
+        "ERROR_TASK_TYPE_NOT_SUPPORTED",
+        "ERROR_WEBSITE_NOT_ALLOWED",
+    }
+)
+
+#: The service's own trouble, known to clear by itself.
+OUTAGE_CODES = frozenset(
+    {"ERROR_INTERNAL_SERVER_ERROR", "ERROR_SERVICE_UNAVAILABLE", "ERROR_SERVICE_TIMEOUT"}
+)
+
+
+class EzCaptchaError(Exception):
+    """Base of every exception raised by this package.
+
+    ``code`` names the failure in stats (``ezcaptcha/tasks/failed/{code}``).
+    ``task_id`` is set once a task had been created, that is, paid for.
+    """
+
+    code: str = "ERROR"
+    task_id: str | None = None
+
+    def is_terminal(self) -> bool:
+        """Whether asking for the same solve again is pointless."""
+        return False
+
+    def is_worth_another_task(self) -> bool:
+        """Whether a further task may succeed, and surely is not a second one for the same.
+
+        Only after a task is known to have existed and failed: where its creation was
+        never answered, it may be in work and paid for.
+        """
+        return self.task_id is not None and not self.is_terminal()
+
+
+class ConfigurationError(EzCaptchaError, ValueError):
+    """One or more settings are unusable; the text names each with what is allowed."""
+
+    code = "CONFIGURATION"
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class InvalidTask(EzCaptchaError, ValueError):
+    """A task that the service would refuse, found before it was sent."""
+
+    code = "INVALID_TASK"
+
+    def is_terminal(self) -> bool:
+        """Return True: the same task stays invalid."""
+        return True
+
+
+class InvalidOptions(EzCaptchaError, IgnoreRequest):
+    """``request.meta["ezcaptcha"]`` has an unknown key or a wrong type.
+
+    Reaches the request's errback. It is an :class:`~scrapy.exceptions.IgnoreRequest`
+    so that Scrapy does not log a traceback beside our own line.
+    """
+
+    code = "INVALID_OPTIONS"
+
+
+class ExitError(EzCaptchaError):
+    """The request leaves by no proxy that the service could use.
+
+    ``cause`` is one of ``none``, ``credentials``, ``private``, ``unreadable``.
+    """
+
+    code = "EXIT"
+
+    def __init__(self, cause: str, message: str) -> None:
+        self.cause = cause
+        super().__init__(message)
+
+    def is_terminal(self) -> bool:
+        """Return True: the proxy does not get better by waiting."""
+        return True
+
+
+class GivenUp(EzCaptchaError):
+    """A solve that was not even asked for; the text says why.
+
+    ``code`` is one of ``MAX_ATTEMPTS``, ``MAX_TASKS``, ``ZONE_GIVEN_UP``, ``STOPPED``,
+    ``DOMAIN_NOT_ALLOWED``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+    def is_terminal(self) -> bool:
+        """Return True: asking again now changes nothing."""
+        return True
+
+
+class CrawlEnding(EzCaptchaError):
+    """The crawl is closing; who waits for a solve is to be put back into the queue."""
+
+    code = "CRAWL_ENDING"
+
+    def __init__(self) -> None:
+        super().__init__("the crawl is ending")
+
+
+class ApiError(EzCaptchaError):
+    """The service answered with ``errorId`` other than 0.
+
+    Args:
+        code: the service's ``errorCode``.
+        description: its words, one line, without secrets.
+        status: HTTP status of the answer (200, 400, 429 and 500 are all seen).
+        task_id: the task that was asked for, if any.
+        request_id: the service's id of the call, for its support.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        description: str = "",
+        *,
+        status: int | None = None,
+        task_id: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        self.code = code
+        self.description = description
+        self.status = status
+        self.task_id = task_id
+        self.request_id = request_id
+        super().__init__(code, description)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.description}" if self.description else self.code
+
+    def is_credentials(self) -> bool:
+        """Whether every further call with this key would fail too."""
+        return self.code in CREDENTIAL_CODES
+
+    def is_throttled(self) -> bool:
+        """Whether the query was refused for its rate, not for what it asked."""
+        return self.code in THROTTLE_CODES or self.status == 429
+
+    def is_terminal(self) -> bool:
+        """Whether the same request would fail the same way."""
+        return self.code in TERMINAL_CODES or self.is_credentials()
+
+    def is_outage(self) -> bool:
+        """Whether the service reports trouble of its own."""
+        return self.code in OUTAGE_CODES
+
+
+class TransportError(EzCaptchaError):
+    """No answer came: refused, cut, or out of time.
+
+    ``sent`` is False only where the request surely never reached the service,
+    and may therefore be sent again without paying twice.
+    """
+
+    code = "TRANSPORT_ERROR"
+
+    def __init__(self, message: str, *, sent: bool, task_id: str | None = None) -> None:
+        self.sent = sent
+        self.task_id = task_id
+        super().__init__(message)
+
+
+class SolveTimeout(EzCaptchaError):
+    """The task was created, and had no result when its time was up."""
+
+    code = "SOLVE_TIMEOUT"
+
+    def __init__(self, seconds: float, *, task_id: str | None = None) -> None:
+        self.task_id = task_id
+        super().__init__(f"no result within {seconds:g} s")
+
+
+class UnexpectedResponse(EzCaptchaError):
+    """An answer that is not what the service documents: HTML, broken JSON, wrong types."""
+
+    code = "UNEXPECTED_RESPONSE"
+
+    def __init__(
+        self, message: str, *, status: int | None = None, task_id: str | None = None
+    ) -> None:
+        self.status = status
+        self.task_id = task_id
+        super().__init__(message)

@@ -1,0 +1,39 @@
+"""A dict that forgets what was not used for longest."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Lru(Generic[K, V]):
+    """Keeps at most *capacity* entries; reading or writing one makes it the newest."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: OrderedDict[K, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K) -> V | None:
+        """Return the entry of *key*, if it is still there."""
+        value = self._entries.get(key)
+        if value is not None:
+            self._entries.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> V | None:
+        """Set the entry of *key*; return the entry forgotten for it, if any."""
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._capacity:
+            return self._entries.popitem(last=False)[1]
+        return None
+
+    def pop(self, key: K) -> V | None:
+        """Remove and return the entry of *key*, if it is still there."""
+        return self._entries.pop(key, None)

@@ -1,0 +1,323 @@
+"""Scrapy's way in: sees challenges, hands them on, and replays what was challenged."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Request, signals
+from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
+from scrapy.exceptions import NotConfigured
+from scrapy.http import Headers
+from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.httpobj import urlparse_cached
+
+from scrapy_ezcaptcha.broker import Broker, Want
+from scrapy_ezcaptcha.challenge import is_challenge, page_sign
+from scrapy_ezcaptcha.clearance import Dresser, zone_of
+from scrapy_ezcaptcha.client import EzCaptchaClient
+from scrapy_ezcaptcha.config import KEY_VARIABLES, Config
+from scrapy_ezcaptcha.errors import (
+    CrawlEnding,
+    ExitError,
+    EzCaptchaError,
+    GivenUp,
+    InvalidOptions,
+)
+from scrapy_ezcaptcha.exit import ExitFinder, check_exit
+from scrapy_ezcaptcha.holdings import Holdings
+from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.options import META_KEY, is_allowed_domain, options_of
+from scrapy_ezcaptcha.replay import forget_note, note_on, page_of, replay_of
+from scrapy_ezcaptcha.report import Report
+from scrapy_ezcaptcha.solver import Solver
+from scrapy_ezcaptcha.stores import MemoryStore
+from scrapy_ezcaptcha.wire import CloudFlare5STask
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+    from scrapy.settings import BaseSettings
+    from typing_extensions import Self
+
+    from scrapy_ezcaptcha.clearance import Clearance
+    from scrapy_ezcaptcha.exit import Exit
+    from scrapy_ezcaptcha.options import Options
+
+logger = logging.getLogger(__name__)
+
+#: After decompression (590), before meta refreshes (580) and retries (550) are followed.
+ORDER = 585
+
+SOLVED_FLAG = "ezcaptcha"
+UNSOLVED_FLAG = "ezcaptcha-unsolved"
+ERROR_META = "ezcaptcha_error"
+
+# Answers that say nothing about the clearance that the request carried.
+_UNDECIDED = frozenset({403, 429, 503})
+
+_MAX_SAID = 1000
+
+
+class EzCaptchaMiddleware:
+    """Downloader middleware for order 585.
+
+    A challenged request in scope waits for a solve and is then replayed with the
+    clearance that came of it; later requests of the same zone by the same exit carry
+    it from the start. What cannot be solved is handed on as it came, with
+    ``"ezcaptcha-unsolved"`` in ``response.flags`` and the reason in
+    ``response.meta["ezcaptcha_error"]``.
+    """
+
+    def __init__(self, crawler: Crawler, config: Config) -> None:
+        from twisted.internet import reactor as installed  # noqa: PLC0415  (importing it installs it)
+
+        reactor: Any = installed
+        assert crawler.stats is not None
+        self._crawler = crawler
+        self._config = config
+        self._stats = crawler.stats
+        self._client = EzCaptchaClient(
+            config.client_key,
+            app_id=config.app_id,
+            api_url=config.api_url,
+            poll_interval=config.poll_interval,
+            solve_timeout=config.solve_timeout,
+            http_timeout=config.http_timeout,
+        )
+        self._exits = ExitFinder(crawler.settings)
+        self._dresser = _dresser(crawler.settings)
+        solver = Solver(self._client, config, self._stats, reactor.seconds, self._limit_reached)
+        holdings = Holdings(MemoryStore())
+        self._broker = Broker(solver, holdings, self._stats, reactor, self._is_closing)
+        self._report = Report(self._client, self._stats, ask_balance=config.log_balance)
+        self._said: Lru[str, bool] = Lru(_MAX_SAID)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Read the settings; see ``docs/settings.md``.
+
+        Raises:
+            NotConfigured: switched off, without a key, or without a reactor.
+            ConfigurationError: a setting is unusable.
+        """
+        config = Config.from_settings(crawler.settings)
+        if not config.enabled:
+            raise NotConfigured
+        if not crawler.settings.getbool("TWISTED_REACTOR_ENABLED", True):
+            raise NotConfigured("TWISTED_REACTOR_ENABLED is False; treq needs a Twisted reactor")
+        if not config.client_key:
+            raise NotConfigured(
+                f"no EzCaptcha key; set {KEY_VARIABLES[0]} in the settings,"
+                f" or {' or '.join(KEY_VARIABLES)} in the environment"
+            )
+        middleware = cls(crawler, config)
+        connect = crawler.signals.connect
+        connect(middleware.spider_opened, signals.spider_opened)
+        connect(middleware.spider_closed, signals.spider_closed)
+        connect(middleware.request_reached_downloader, signals.request_reached_downloader)
+        connect(middleware.request_left_downloader, signals.request_left_downloader)
+        return middleware
+
+    async def process_request(self, request: Request) -> Request | None:
+        """Let *request* wait while its zone and exit are being solved.
+
+        Raises:
+            InvalidOptions: ``request.meta["ezcaptcha"]`` is unusable.
+        """
+        try:
+            options = self._options(request)
+        except InvalidOptions as error:
+            logger.error("%s: %s", request, error, extra={"spider": self._crawler.spider})
+            raise
+        if options is None:
+            return None
+        host, zone = _place(request)
+        if not self._broker.knows_zone(zone):
+            return None
+        try:
+            own = None if options.proxy else self._exits.before_sending(request)
+        except ExitError:
+            return None  # said when it meets a challenge
+        exit = options.proxy or own or self._config.proxy  # noqa: A001
+        if exit is None:
+            return None
+        try:
+            await self._broker.wait_for_solve(zone, host, exit)
+        except CrawlEnding:
+            return replay_of(request, put_back=True)
+        if exit is not own and self._broker.find(zone, host, exit):
+            request.meta["proxy"] = exit.url
+        return None
+
+    async def process_response(self, request: Request, response: Response) -> Request | Response:
+        """Pass pages on; have challenges in scope solved and replay their requests."""
+        carried = self._dresser.carried_by(request)
+        options = self._options(request)
+        if options is None:
+            return response
+        if not is_challenge(response):
+            return self._passed(request, response, carried)
+        self._stats.inc_value("ezcaptcha/challenges")
+        if "cached" in response.flags and not request.meta.get("dont_cache"):
+            return replay_of(request, fresh=True)
+        try:
+            answer = await self._answer(request, options, carried)
+        except CrawlEnding as error:
+            if note_on(request).get("put_back"):  # it came back: nobody keeps it for later
+                return self._give_up(request, response, error)
+            return replay_of(request, put_back=True)
+        except EzCaptchaError as error:
+            return self._give_up(request, response, error)
+        if isinstance(answer, Request):
+            self._stats.inc_value("ezcaptcha/requests/replayed")
+        else:
+            forget_note(request)
+        return answer
+
+    def request_reached_downloader(self, request: Request) -> None:
+        """Put the clearance on that serves *request*, if there is one."""
+        host, zone = _place(request)
+        if not self._broker.knows_zone(zone) or self._options(request) is None:
+            return
+        try:
+            exit = self._exits.after_sending(request)  # noqa: A001
+        except ExitError:
+            return
+        clearance = self._broker.find(zone, host, exit) if exit else None
+        if clearance is not None:
+            self._dresser.put_on(request, clearance)
+            if note_on(request).get("serial") != clearance.serial:
+                self._stats.inc_value("ezcaptcha/clearances/reused")
+
+    def request_left_downloader(self, request: Request) -> None:
+        """Take the clearance off again: retries and redirects start from the spider's request."""
+        self._dresser.take_off(request)
+
+    async def spider_opened(self) -> None:
+        """Note the balance at the start, if asked to."""
+        await self._report.begin()
+
+    async def spider_closed(self) -> None:
+        """Stop all polling, and say in one line what the crawl cost."""
+        self._broker.close()
+        await self._report.end()
+        await self._client.close()
+
+    def _options(self, request: Request) -> Options | None:
+        """Return what *request* asks for; None if it is out of scope."""
+        options = options_of(request, self._config)
+        if options is None or META_KEY in request.meta:
+            return options
+        return options if is_allowed_domain(request, self._config) else None
+
+    def _passed(self, request: Request, response: Response, carried: Clearance | None) -> Response:
+        forget_note(request)
+        if carried is None:
+            return response
+        if response.status not in _UNDECIDED:
+            self._broker.accepted(_place(request)[0], carried)
+        renewed = carried.renewed(request, response)
+        if renewed is not carried:
+            self._broker.renew(renewed)
+        response.flags.append(SOLVED_FLAG)
+        return response
+
+    async def _answer(
+        self, request: Request, options: Options, carried: Clearance | None
+    ) -> Request | Response:
+        """Return what to do about a challenged request: replay it, or answer at once."""
+        host, zone = _place(request)
+        if carried is not None:
+            self._broker.rejected(host, carried)
+        if not is_allowed_domain(request, self._config):
+            raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {host}")
+        own = self._exits.after_sending(request)
+        exit = check_exit(  # noqa: A001
+            options.proxy or own or self._config.proxy,
+            allow_private=self._config.service_on_loopback,
+        )
+        leave_by = None if exit == own else exit
+        note = note_on(request)
+        limit = options.max_attempts or self._config.max_attempts
+        want = Want(zone, host, exit, _task(request, options, exit))
+        for attempts in range(note.get("attempts", 0) + 1, limit + 2):
+            held = None if options.use_body else self._broker.find(zone, host, exit)
+            if held is not None and (carried is None or held.serial != carried.serial):
+                return replay_of(request, exit=leave_by)
+            if attempts > limit:
+                break
+            try:
+                if options.use_body:
+                    return await self._answer_by_body(request, want, leave_by, attempts)
+                clearance = await self._broker.clearance_for(want)
+            except EzCaptchaError as error:
+                if attempts >= limit or not error.is_worth_another_task():
+                    raise
+            else:
+                serial = clearance.serial
+                return replay_of(request, exit=leave_by, attempts=attempts, serial=serial)
+        raise GivenUp("MAX_ATTEMPTS", f"still challenged after {limit} solves")
+
+    async def _answer_by_body(
+        self, request: Request, want: Want, leave_by: Exit | None, attempts: int
+    ) -> Request | Response:
+        solution = await self._broker.solution_for(want)
+        if solution.body is None or page_sign(solution.body.encode("utf-8", "replace")):
+            return replay_of(request, exit=leave_by, attempts=attempts)
+        response = page_of(request, solution.body)
+        response.flags.append(SOLVED_FLAG)
+        return response
+
+    def _give_up(self, request: Request, response: Response, error: EzCaptchaError) -> Response:
+        forget_note(request)
+        self._stats.inc_value("ezcaptcha/requests/gave_up")
+        response.flags.append(UNSOLVED_FLAG)
+        request.meta[ERROR_META] = str(error)
+        cause = (
+            error.cause if isinstance(error, ExitError) else f"{error.code} {_place(request)[1]}"
+        )
+        level = logging.DEBUG if self._said.get(cause) else logging.WARNING
+        self._said.put(cause, True)
+        logger.log(
+            level,
+            "The challenge of %s stays unsolved: %s",
+            request,
+            error,
+            extra={"spider": self._crawler.spider},
+        )
+        return response
+
+    def _is_closing(self) -> bool:
+        """Whether the crawl has begun to close; Scrapy sends no signal for it."""
+        engine = self._crawler.engine
+        if engine is None or not engine.running:
+            return True
+        slot = getattr(engine, "_slot", None)
+        return slot is not None and slot.closing is not None
+
+    def _limit_reached(self) -> None:
+        engine = self._crawler.engine
+        if self._config.close_spider_on_limit and engine is not None:
+            deferred_from_coro(engine.close_spider_async(reason="ezcaptcha_limit"))
+
+
+def _place(request: Request) -> tuple[str, str]:
+    """Return the host of *request* and its zone."""
+    host = (urlparse_cached(request).hostname or "").lower()
+    return host, zone_of(host)
+
+
+def _task(request: Request, options: Options, exit: Exit) -> CloudFlare5STask:  # noqa: A002
+    url = options.website_url or request.url.partition("#")[0]
+    return CloudFlare5STask(url, exit.url, options.rq_data)
+
+
+def _dresser(settings: BaseSettings) -> Dresser:
+    decodes = ACCEPTED_ENCODINGS if settings.getbool("COMPRESSION_ENABLED") else []
+    defaults = Headers(settings.getdict("DEFAULT_REQUEST_HEADERS"))
+    defaults[b"Accept-Encoding"] = b", ".join(ACCEPTED_ENCODINGS)
+    return Dresser(
+        frozenset(encoding.decode() for encoding in decodes),
+        {name.decode().lower(): values[-1] for name, values in defaults.items() if values},
+    )

@@ -1,0 +1,40 @@
+"""A sandbox on loopback: the solving service, protected sites and a proxy.
+
+For the demo, for this project's tests, and for yours: no account, no network.
+Needs the extra ``sandbox`` (``pip install scrapy-ezcaptcha[sandbox]``), and does
+nothing unless started::
+
+    with Sandbox() as sandbox:
+        settings.update(sandbox.settings())
+        # crawl http://shop.example/ with meta={"proxy": sandbox.proxy_url()}
+        assert sandbox.report()["tasks"] == 1
+
+From the shell: ``python -m scrapy_ezcaptcha.sandbox``.
+"""
+
+from __future__ import annotations
+
+try:
+    import h11 as _h11  # noqa: F401
+    import trustme as _trustme  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "the sandbox needs its extra: pip install 'scrapy-ezcaptcha[sandbox]'"
+    ) from error
+
+from scrapy_ezcaptcha.sandbox.sandbox import Sandbox
+from scrapy_ezcaptcha.sandbox.service import USER_AGENT, Fault, Service, Task
+from scrapy_ezcaptcha.sandbox.sites import DEFAULT_SITES, Edge, Protection, Site, Visit
+
+__all__ = [
+    "DEFAULT_SITES",
+    "USER_AGENT",
+    "Edge",
+    "Fault",
+    "Protection",
+    "Sandbox",
+    "Service",
+    "Site",
+    "Task",
+    "Visit",
+]

@@ -1,0 +1,183 @@
+"""HTTP/1.1 for the sandbox: connections in, :class:`Call` to a handler, :class:`Reply` out.
+
+h11 knows the protocol; here are only the sockets, and ``CONNECT`` with TLS behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import h11
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request as it arrived. Header names are lower-case."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = b""
+    exit: str | None = None
+    host: str | None = None  # set within a tunnel
+
+    def header(self, name: str) -> str | None:
+        """Return the last value of a header, None if it is absent."""
+        return next((value for key, value in reversed(self.headers) if key == name), None)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, or one of the ways not to give one.
+
+    ``delay``: seconds before it. ``cut``: send only so many bytes of the body, then close.
+    ``silent``: never answer. ``status`` 0: close at once. ``tunnel_to``: accept a
+    ``CONNECT`` to this host, for the client that goes out by ``exit``.
+    """
+
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = field(default=b"", repr=False)
+    delay: float = 0.0
+    cut: int | None = None
+    silent: bool = False
+    tunnel_to: str | None = None
+    exit: str | None = None
+
+
+class HttpConnection(asyncio.Protocol):
+    """One connection of a client.
+
+    Args:
+        handler: answers a call.
+        tls_for: returns the TLS context that plays a host within a tunnel.
+        exit: by which exit the calls of a tunnel leave.
+        host: to which host a tunnel leads.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Call], Reply],
+        tls_for: Callable[[str], ssl.SSLContext] | None = None,
+        *,
+        exit: str | None = None,  # noqa: A002
+        host: str | None = None,
+    ) -> None:
+        self._handler = handler
+        self._tls_for = tls_for
+        self._exit = exit
+        self._host = host
+        self._http = h11.Connection(h11.SERVER)
+        self._request: h11.Request | None = None
+        self._body: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser and answer what is complete."""
+        self._http.receive_data(data)
+        self._advance()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Drop what was still to be answered."""
+        self._transport = None
+
+    def _advance(self) -> None:
+        while self._transport is not None:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:
+                self._transport.close()
+                return
+            if isinstance(event, h11.Request):
+                self._request, self._body = event, []
+            elif isinstance(event, h11.Data):
+                self._body.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                self._answer(self._take_call())
+            else:
+                return
+
+    def _take_call(self) -> Call:
+        assert self._request is not None
+        return Call(
+            self._request.method.decode(),
+            self._request.target.decode("latin-1"),
+            tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in self._request.headers),
+            b"".join(self._body),
+            self._exit,
+            self._host,
+        )
+
+    def _answer(self, call: Call) -> None:
+        reply = self._handler(call)
+        if reply.silent:
+            return
+        loop = asyncio.get_running_loop()
+        if reply.delay:
+            loop.call_later(reply.delay, self._send, replace(reply, delay=0.0))
+        else:
+            self._send(reply)
+
+    def _send(self, reply: Reply) -> None:
+        if self._transport is None:
+            return
+        if reply.status == 0:
+            self._transport.abort()
+        elif reply.tunnel_to is not None:
+            self._write(h11.Response(status_code=200, headers=[]))
+            task = asyncio.get_running_loop().create_task(self._open_tunnel(reply))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._send_response(reply)
+
+    def _send_response(self, reply: Reply) -> None:
+        assert self._request is not None
+        assert self._transport is not None
+        body = b"" if self._request.method == b"HEAD" else reply.body
+        headers = [*reply.headers, ("Content-Length", str(len(reply.body)))]
+        self._write(h11.Response(status_code=reply.status, headers=headers))
+        if reply.cut is not None:
+            self._write(h11.Data(data=body[: reply.cut]))
+            self._transport.close()
+            return
+        if body:
+            self._write(h11.Data(data=body))
+        self._write(h11.EndOfMessage())
+        if self._http.our_state is h11.MUST_CLOSE:
+            self._transport.close()
+            return
+        self._http.start_next_cycle()
+        # Not from within the pump: a client may send its next request ahead.
+        asyncio.get_running_loop().call_soon(self._advance)
+
+    def _write(self, event: Any) -> None:
+        data = self._http.send(event)
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    async def _open_tunnel(self, reply: Reply) -> None:
+        assert self._transport is not None
+        assert self._tls_for is not None
+        assert reply.tunnel_to is not None
+        inside = HttpConnection(self._handler, exit=reply.exit, host=reply.tunnel_to)
+        loop = asyncio.get_running_loop()
+        try:
+            transport = await loop.start_tls(
+                self._transport, inside, self._tls_for(reply.tunnel_to), server_side=True
+            )
+        except (OSError, asyncio.IncompleteReadError):
+            return  # the client went away, or speaks no TLS
+        if transport is not None:
+            inside.connection_made(transport)

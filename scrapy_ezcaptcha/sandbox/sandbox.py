@@ -1,0 +1,220 @@
+"""The sandbox: the service, protected sites and a proxy, on loopback in one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import threading
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import trustme
+
+from scrapy_ezcaptcha.sandbox.http import HttpConnection, Reply
+from scrapy_ezcaptcha.sandbox.service import Service
+from scrapy_ezcaptcha.sandbox.sites import DEFAULT_SITES, Edge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from scrapy_ezcaptcha.sandbox.http import Call
+    from scrapy_ezcaptcha.sandbox.service import Fault
+    from scrapy_ezcaptcha.sandbox.sites import Site
+
+_LOOPBACK = "127.0.0.1"
+_DIRECT = "direct"  # the exit of who comes without the proxy
+
+
+class Sandbox:
+    """Plays everything that a crawl of protected sites meets.
+
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. The made-up
+    hosts are reached through its proxy, http and https; each user name of the proxy is
+    an exit of its own.
+
+    Args:
+        sites: what stands behind the proxy.
+        latency: seconds that a solve takes.
+        balance: points of the account at the start.
+        faults: what goes wrong with the service.
+        solution: replaces fields of every solution, see :class:`Service`.
+        service_tls: serve the service by https, with a certificate of :meth:`write_ca`.
+        key: the client key that the service accepts.
+        proxy_password: the password that the proxy accepts, with any user name.
+    """
+
+    def __init__(
+        self,
+        sites: Iterable[Site] = DEFAULT_SITES,
+        *,
+        latency: float = 1.0,
+        balance: float = 100_000,
+        faults: Iterable[Fault] = (),
+        solution: Mapping[str, Any] | None = None,
+        service_tls: bool = False,
+        key: str = "sandbox-key",
+        proxy_password: str = "sandbox-password",  # noqa: S107  (of a made-up proxy)
+    ) -> None:
+        self.key = key
+        self.proxy_password = proxy_password
+        self.edge = Edge(sites)
+        self.service = Service(
+            self.edge,
+            key=key,
+            proxy_password=proxy_password,
+            latency=latency,
+            balance=balance,
+            faults=tuple(faults),
+            solution=solution,
+        )
+        self.refused_by_proxy = 0
+        self._service_tls = service_tls
+        self._authority = trustme.CA()
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        self._servers: list[asyncio.Server] = []
+        self._ports = (0, 0, 0)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self, *, service_port: int = 0, proxy_port: int = 0) -> None:
+        """Listen; ports that are 0 are chosen by the system."""
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        listening = self._listen(service_port, proxy_port)
+        self._ports = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
+
+    def stop(self) -> None:
+        """Stop listening and drop all connections."""
+        if self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._thread = None
+        self._loop.close()
+
+    @property
+    def api_url(self) -> str:
+        """The service's address, for ``EZCAPTCHA_API_URL``."""
+        return f"{'https' if self._service_tls else 'http'}://{_LOOPBACK}:{self._ports[0]}"
+
+    @property
+    def direct_url(self) -> str:
+        """The first site without any proxy."""
+        return f"http://{_LOOPBACK}:{self._ports[2]}"
+
+    def proxy_url(self, user: str = "exit1") -> str:
+        """Return the proxy by which *user* leaves, credentials included."""
+        password = quote(self.proxy_password, safe="")
+        return f"http://{quote(user, safe='')}:{password}@{_LOOPBACK}:{self._ports[1]}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the Scrapy settings that make a crawl use this sandbox."""
+        return {
+            "EZCAPTCHA_CLIENT_KEY": self.key,
+            "EZCAPTCHA_API_URL": self.api_url,
+            "EZCAPTCHA_POLL_INTERVAL": max(0.05, self.service.latency / 10),
+        }
+
+    def write_ca(self, path: Path) -> None:
+        """Write the certificate that vouches for the sandbox's https hosts, as PEM."""
+        self._authority.cert_pem.write_to_path(str(path))
+
+    def report(self) -> dict[str, Any]:
+        """Return what was seen: calls to the service, tasks, pages and challenges by host."""
+        service = self.service
+        verdicts = {host: dict(counts) for host, counts in self.edge.verdicts.items()}
+        return {
+            "calls": dict(service.calls),
+            "tasks": len(service.tasks),
+            "tasks_at_once": service.most_at_once,
+            "balance": service.balance,
+            "pages": sum(counts.get("page", 0) for counts in verdicts.values()),
+            "challenges": sum(
+                counts.get("challenge", 0) + counts.get("rejected", 0)
+                for counts in verdicts.values()
+            ),
+            "hosts": verdicts,
+            "refused_by_proxy": self.refused_by_proxy,
+        }
+
+    async def _listen(self, service_port: int, proxy_port: int) -> tuple[int, int, int]:
+        tls = self._context_for(_LOOPBACK) if self._service_tls else None
+        return (
+            await self._serve(lambda: HttpConnection(self._at_service), service_port, tls),
+            await self._serve(
+                lambda: HttpConnection(self._at_proxy, self._context_for), proxy_port
+            ),
+            await self._serve(lambda: HttpConnection(self._at_site), 0),
+        )
+
+    async def _serve(
+        self,
+        factory: Callable[[], HttpConnection],
+        port: int,
+        tls: ssl.SSLContext | None = None,
+    ) -> int:
+        server = await self._loop.create_server(factory, _LOOPBACK, port, ssl=tls, backlog=1000)
+        self._servers.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    async def _shut(self) -> None:
+        for server in self._servers:
+            server.close()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _at_service(self, call: Call) -> Reply:
+        if call.target == "/_sandbox":
+            body = json.dumps(self.report()).encode()
+            return Reply(200, (("Content-Type", "application/json"),), body)
+        return self.service.handle(call)
+
+    def _at_site(self, call: Call) -> Reply:
+        return self.edge.visit(self.edge.default_host(), call.target, call, _DIRECT)
+
+    def _at_proxy(self, call: Call) -> Reply:
+        if call.host is not None:  # within a tunnel
+            return self.edge.visit(call.host, call.target, call, call.exit or _DIRECT)
+        user = self._user(call)
+        if user is None:
+            self.refused_by_proxy += 1
+            return Reply(407, (("Proxy-Authenticate", 'Basic realm="sandbox"'),))
+        if call.method == "CONNECT":
+            return Reply(tunnel_to=call.target.rpartition(":")[0], exit=user)
+        host = urlsplit(call.target).hostname
+        if host is None:
+            return Reply(400, (), b"a proxy takes absolute URLs")
+        return self.edge.visit(host, call.target, call, user)
+
+    def _user(self, call: Call) -> str | None:
+        """Return the user name that the proxy accepts, None if it refuses."""
+        scheme, _, encoded = (call.header("proxy-authorization") or "").partition(" ")
+        try:
+            user, _, password = b64decode(encoded).decode("latin-1").partition(":")
+        except ValueError:
+            return None
+        accepted = scheme.lower() == "basic" and user and password == self.proxy_password
+        return user if accepted else None
+
+    def _context_for(self, host: str) -> ssl.SSLContext:
+        if host not in self._contexts:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._authority.issue_cert(host).configure_cert(context)
+            self._contexts[host] = context
+        return self._contexts[host]

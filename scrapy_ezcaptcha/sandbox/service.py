@@ -1,0 +1,228 @@
+"""The solving service, played on loopback after the vendor's documentation."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from scrapy_ezcaptcha.sandbox.http import Reply
+from scrapy_ezcaptcha.sandbox.sites import page_body
+
+if TYPE_CHECKING:
+    from scrapy_ezcaptcha.sandbox.http import Call
+    from scrapy_ezcaptcha.sandbox.sites import Edge
+
+#: The browser that the worker pretends to be.
+USER_AGENT = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
+    " Chrome/131.0.0.0 Safari/537.36"
+)
+
+_HEADERS = {
+    "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
+    "accept-encoding": "gzip, deflate, br, zstd",
+    "accept-language": "en-US,en;q=0.9",
+    "connection": "keep-alive",
+    "host": "worker.invalid",
+    "sec-ch-ua": '"Google Chrome";v="131", "Chromium";v="131", "Not_A Brand";v="24"',
+    "sec-fetch-mode": "navigate",
+    "upgrade-insecure-requests": "1",
+    "user-agent": USER_AGENT,
+}
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong with the service's answers.
+
+    Args:
+        call: ``createTask``, ``getTaskResult`` or ``getBalance``.
+        kind: ``error`` (``errorId`` 1 with *code*), ``html``, ``garbage`` (no JSON),
+            ``close`` (no answer), ``silent`` (never any answer), ``raw`` (*body* as it is).
+        code: the service's error code.
+        description: its words; ``{key}`` and ``{proxy}`` echo what was sent.
+        status: HTTP status of the answer.
+        times: how many calls meet it, None for all.
+        after: how many calls go well before.
+        body: for ``raw``.
+    """
+
+    call: str
+    kind: str = "error"
+    code: str = "ERROR_INTERNAL_SERVER_ERROR"
+    description: str = "told so by the sandbox"
+    status: int = 200
+    times: int | None = 1
+    after: int = 0
+    body: bytes = b""
+
+    def strikes(self) -> bool:
+        """Count a call; True if it meets this fault."""
+        if self.after > 0:
+            self.after -= 1
+            return False
+        if self.times is None:
+            return True
+        self.times -= 1
+        return self.times >= 0
+
+
+@dataclass
+class Task:
+    """A task as the service keeps it."""
+
+    website_url: str
+    exit: str
+    rq_data: Any
+    ready_at: float
+    task_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    polls: int = 0
+    solved: bool = False
+
+
+class Service:
+    """Plays ``createTask``, ``getTaskResult`` and ``getBalance``.
+
+    Args:
+        edge: where the clearances hold.
+        key: the client key that is accepted.
+        proxy_password: a task's proxy must carry it.
+        latency: seconds until a task is ready.
+        balance: points of the account; a task costs *price* of them.
+        solution: replaces fields of every solution; ``header`` and ``cookies`` are merged in,
+            a field that is None is left null.
+    """
+
+    def __init__(
+        self,
+        edge: Edge,
+        *,
+        key: str,
+        proxy_password: str,
+        latency: float = 1.0,
+        balance: float = 100_000,
+        price: float = 20,
+        faults: tuple[Fault, ...] = (),
+        solution: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._edge = edge
+        self._key = key
+        self._proxy_password = proxy_password
+        self._price = price
+        self._solution = dict(solution or {})
+        self.latency = latency
+        self.balance = balance
+        self.faults = list(faults)
+        self.tasks: dict[str, Task] = {}
+        self.calls: Counter[str] = Counter()
+        self.most_at_once = 0
+
+    def handle(self, call: Call) -> Reply:
+        """Answer one call to the service."""
+        method = call.target.strip("/")
+        self.calls[method] += 1
+        try:
+            payload = json.loads(call.body)
+        except ValueError:
+            return _error("ERROR_CONTENT_TYPE_ERROR", "the body is no JSON", status=400)
+        if not isinstance(payload, dict):
+            return _error("ERROR_REQUEST_PARAMETERS", "the body is no object", status=400)
+        fault = next((f for f in self.faults if f.call == method and f.strikes()), None)
+        if fault is not None:
+            return _faulty(fault, payload)
+        if call.method != "POST":
+            return _error("ERROR_REQUEST_METHOD", "only POST", status=400)
+        answer = {
+            "createTask": self._create_task,
+            "getTaskResult": self._get_task_result,
+            "getBalance": self._get_balance,
+        }.get(method)
+        if answer is None:
+            return _error("ERROR_NOT_FOUND", "no such call", status=400)
+        if payload.get("clientKey") != self._key:
+            return _error("ERROR_KEY_DOES_NOT_EXIST", "the key is unknown", status=400)
+        return answer(payload)
+
+    def _create_task(self, payload: dict[str, Any]) -> Reply:
+        task = payload.get("task")
+        if not isinstance(task, dict) or not isinstance(task.get("websiteURL"), str):
+            return _error("ERROR_REQUEST_PARAMETERS", "task.websiteURL is missing", status=400)
+        if task.get("type") != "CloudFlare5STask":
+            return _error("ERROR_TASK_TYPE_NOT_SUPPORTED", str(task.get("type")), status=400)
+        if not isinstance(task.get("proxy"), str) or not task["proxy"]:
+            return _error("ERROR_REQUEST_PROXY_MISSING", "task.proxy is missing", status=400)
+        proxy = urlsplit(task["proxy"])
+        if not proxy.username or unquote(proxy.password or "") != self._proxy_password:
+            return _error("ERROR_REQUEST_PARAMETERS", "the proxy refused the worker", status=400)
+        if not isinstance(task.get("rqData", {}), dict):
+            return _error("ERROR_REQUEST_PARAMETERS", "rqData must be an object", status=400)
+        if self.balance < self._price:
+            return _error("ERROR_ZERO_BALANCE", "the account is empty")
+        self.balance -= self._price
+        now = time.monotonic()
+        created = Task(
+            task["websiteURL"], unquote(proxy.username), task.get("rqData"), now + self.latency
+        )
+        self.tasks[created.task_id] = created
+        in_work = sum(1 for other in self.tasks.values() if now < other.ready_at)
+        self.most_at_once = max(self.most_at_once, in_work)
+        return _json({"errorId": 0, "errorCode": "", "taskId": created.task_id})
+
+    def _get_task_result(self, payload: dict[str, Any]) -> Reply:
+        task = self.tasks.get(str(payload.get("taskId")))
+        if task is None:
+            return _error("ERROR_TASK_NOT_EXIST", "no such task", status=400)
+        task.polls += 1
+        if time.monotonic() < task.ready_at:
+            return _json({"errorId": 0, "errorCode": None, "status": "processing"})
+        task.solved = True
+        return _json({"errorId": 0, "status": "ready", "solution": self._solve(task)})
+
+    def _get_balance(self, payload: dict[str, Any]) -> Reply:  # noqa: ARG002
+        return _json({"errorId": 0, "balance": self.balance})
+
+    def _solve(self, task: Task) -> dict[str, Any]:
+        host = urlsplit(task.website_url).hostname or ""
+        clearance = self._edge.issue(host, task.exit, USER_AGENT)
+        cookies = {} if clearance is None else {"cf_clearance": clearance}
+        site = self._edge.site_of(host)
+        page = page_body(site, host, task.website_url).decode() if site else None
+        solution: dict[str, Any] = {
+            "header": dict(_HEADERS),
+            "cookies": cookies,
+            "body": page,
+            "tlsVersion": "chrome131",
+        }
+        for name, value in self._solution.items():
+            both = isinstance(value, Mapping) and isinstance(solution.get(name), dict)
+            solution[name] = {**solution[name], **value} if both else value
+        return solution
+
+
+def _faulty(fault: Fault, payload: dict[str, Any]) -> Reply:
+    if fault.kind == "close":
+        return Reply(status=0)
+    if fault.kind == "silent":
+        return Reply(silent=True)
+    if fault.kind == "raw":
+        return Reply(fault.status, (("Content-Type", "application/json"),), fault.body)
+    if fault.kind in {"html", "garbage"}:
+        text = "<html><h1>502 Bad Gateway</h1></html>" if fault.kind == "html" else '{"errorId": '
+        return Reply(fault.status, (("Content-Type", "text/html"),), text.encode())
+    task = payload.get("task") or {}
+    said = fault.description.format(key=payload.get("clientKey"), proxy=task.get("proxy"))
+    return _error(fault.code, said, status=fault.status)
+
+
+def _error(code: str, description: str, *, status: int = 200) -> Reply:
+    return _json({"errorId": 1, "errorCode": code, "errorDescription": description}, status=status)
+
+
+def _json(answer: dict[str, Any], *, status: int = 200) -> Reply:
+    return Reply(status, (("Content-Type", "application/json"),), json.dumps(answer).encode())

@@ -1,0 +1,273 @@
+"""The made-up sites, and the edge that protects them as Cloudflare does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import secrets
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from scrapy_ezcaptcha.sandbox import pages
+from scrapy_ezcaptcha.sandbox.http import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from scrapy_ezcaptcha.sandbox.http import Call
+
+
+@dataclass(frozen=True)
+class Protection:
+    """How a zone challenges.
+
+    Args:
+        status: of the challenge page: 403 today, 503 long ago, 429 for bots.
+        mitigated: whether it carries ``cf-mitigated: challenge``.
+        page: which machinery is on it: ``managed``, ``legacy`` or ``captcha``.
+        gzip: whether the challenge page comes compressed.
+        max_uses: how many requests a clearance lets through; None for any number.
+        max_age: for how many seconds it holds; None for ever.
+        accepts: False for a zone that challenges again whatever comes.
+        per_host: whether each host of the zone wants a clearance of its own.
+        renew_every: after so many uses, send a newer cookie by ``Set-Cookie``.
+    """
+
+    status: int = 403
+    mitigated: bool = True
+    page: str = "managed"
+    gzip: bool = False
+    max_uses: int | None = None
+    max_age: float | None = None
+    accepts: bool = True
+    per_host: bool = False
+    renew_every: int | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A zone and what its hosts serve.
+
+    Args:
+        zone: the site's domain; all its subdomains answer too.
+        protection: None for a site without challenges.
+        kind: ``catalogue``, or one of the pages that only look like a challenge:
+            ``block``, ``rate_limit``, ``turnstile``, ``article``, ``forbidden``.
+        items: pages of the catalogue.
+        latency: seconds before each answer.
+    """
+
+    zone: str
+    protection: Protection | None = None
+    kind: str = "catalogue"
+    items: int = 30
+    latency: float = 0.0
+
+
+#: What stands in the sandbox unless told otherwise.
+DEFAULT_SITES = (
+    Site("shop.example", Protection()),
+    Site("old.example", Protection(status=503, mitigated=False, page="legacy")),
+    Site("captcha.example", Protection(mitigated=False, page="captcha", gzip=True)),
+    Site("bots.example", Protection(status=429)),
+    Site("open.example"),
+    Site("block.example", kind="block"),
+    Site("limit.example", kind="rate_limit"),
+    Site("form.example", kind="turnstile"),
+    Site("article.example", kind="article"),
+    Site("forbidden.example", kind="forbidden"),
+)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request that reached a site, for tests to look at. *verdict* is ``page``,
+    ``challenge`` (no clearance) or ``rejected`` (one that does not hold)."""
+
+    host: str
+    method: str
+    path: str
+    exit: str
+    verdict: str
+    at: float
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def header(self, name: str) -> str | None:
+        """Return a request header's value, None if it is absent."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass
+class _Clearance:
+    place: str
+    exit: str
+    user_agent: str
+    issued: float
+    uses: int = 0
+
+
+class Edge:
+    """Answers for all sites. A clearance holds for its zone, exit and User-Agent only."""
+
+    def __init__(self, sites: Iterable[Site], clock: Callable[[], float] = time.monotonic) -> None:
+        self._sites = {site.zone: site for site in sites}
+        self._clock = clock
+        self._clearances: dict[str, _Clearance] = {}
+        self.visits: list[Visit] = []
+        self.verdicts: dict[str, Counter[str]] = {}
+
+    def site_of(self, host: str) -> Site | None:
+        """Return the site that *host* belongs to, None for an unknown host."""
+        labels = host.lower().split(".")
+        names = (".".join(labels[start:]) for start in range(len(labels)))
+        return next((self._sites[name] for name in names if name in self._sites), None)
+
+    def default_host(self) -> str:
+        """Return the host that answers where none is named."""
+        return next(iter(self._sites))
+
+    def issue(self, host: str, exit: str, user_agent: str) -> str | None:  # noqa: A002
+        """Return a new ``cf_clearance`` for a solved challenge of *host*, None if it has none."""
+        site = self.site_of(host)
+        if site is None or site.protection is None:
+            return None
+        place = host if site.protection.per_host else site.zone
+        return self._mint(_Clearance(place, exit, user_agent, self._clock()))
+
+    def visit(self, host: str, url: str, call: Call, exit: str) -> Reply:  # noqa: A002
+        """Answer a request to *host* that arrives from *exit*."""
+        site = self.site_of(host)
+        if site is None:
+            return Reply(502, (("Content-Type", "text/plain"),), b"no such host in the sandbox")
+        verdict, renewed = self._judge(site, host, call, exit)
+        path = urlsplit(url).path or "/"
+        self.visits.append(
+            Visit(host, call.method, path, exit, verdict, time.time(), call.headers, call.body)
+        )
+        self.verdicts.setdefault(host, Counter())[verdict] += 1
+        if verdict == "page":
+            return _page_reply(site, host, url, call, renewed)
+        assert site.protection is not None
+        return _challenge_reply(site, site.protection, host)
+
+    def _judge(
+        self,
+        site: Site,
+        host: str,
+        call: Call,
+        exit: str,  # noqa: A002
+    ) -> tuple[str, str | None]:
+        """Return the verdict on a request, and a cookie that replaces the one it brought."""
+        protection = site.protection
+        if protection is None:
+            return "page", None
+        value = cookies_of(call).get("cf_clearance")
+        if value is None:
+            return "challenge", None
+        clearance = self._clearances.get(value)
+        holds = (
+            clearance is not None
+            and protection.accepts
+            and clearance.place == (host if protection.per_host else site.zone)
+            and clearance.exit == exit
+            and clearance.user_agent == call.header("user-agent")
+            and (protection.max_uses is None or clearance.uses < protection.max_uses)
+            and (
+                protection.max_age is None or self._clock() - clearance.issued <= protection.max_age
+            )
+        )
+        if clearance is None or not holds:
+            return "rejected", None
+        clearance.uses += 1
+        if protection.renew_every and clearance.uses % protection.renew_every == 0:
+            del self._clearances[value]
+            return "page", self._mint(clearance)
+        return "page", None
+
+    def _mint(self, clearance: _Clearance) -> str:
+        value = (
+            f"{secrets.token_urlsafe(24)}-{int(time.time())}-1.2.1.1-{secrets.token_urlsafe(48)}"
+        )
+        self._clearances[value] = clearance
+        return value
+
+
+def cookies_of(call: Call) -> dict[str, str]:
+    """Return the cookies that a request brings."""
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load(call.header("cookie") or "")
+    except CookieError:
+        return {}
+    return {name: morsel.value for name, morsel in jar.items()}
+
+
+def page_body(site: Site, host: str, url: str) -> bytes:
+    """Return what a browser that passed the challenge sees at *url*."""
+    parts = urlsplit(url)
+    return pages.catalogue_page(host, parts.path or "/", site.items).encode()
+
+
+def _challenge_reply(site: Site, protection: Protection, host: str) -> Reply:
+    body = pages.challenge_page(protection.page, host).encode()
+    headers = [*_edge_headers(), ("Content-Type", "text/html; charset=UTF-8")]
+    headers.append(("Cache-Control", "private, max-age=0, no-store, no-cache, must-revalidate"))
+    if protection.mitigated:
+        headers.append(("cf-mitigated", "challenge"))
+    if protection.gzip:
+        body = gzip.compress(body)
+        headers.append(("Content-Encoding", "gzip"))
+    return Reply(protection.status, tuple(headers), body, delay=site.latency)
+
+
+def _page_reply(site: Site, host: str, url: str, call: Call, renewed: str | None) -> Reply:
+    status, content_type, body, extra = _content(site, host, url, call)
+    headers = [*_edge_headers(), ("Content-Type", content_type), *extra]
+    if renewed is not None:
+        domain = site.zone if not (site.protection and site.protection.per_host) else host
+        headers.append(
+            (
+                "Set-Cookie",
+                f"cf_clearance={renewed}; Path=/; Domain=.{domain}; HttpOnly; Max-Age=1800",
+            )
+        )
+    return Reply(status, tuple(headers), body, delay=site.latency)
+
+
+def _content(
+    site: Site, host: str, url: str, call: Call
+) -> tuple[int, str, bytes, list[tuple[str, str]]]:
+    html = "text/html; charset=UTF-8"
+    if site.kind != "catalogue":
+        status, text = pages.look_alike(site.kind, host)
+        kind = "application/json" if text.startswith("{") else html
+        return status, kind, text.encode(), []
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if parts.path == "/robots.txt":
+        return 200, "text/plain", b"User-agent: *\nDisallow: /private/\n", []
+    if parts.path == "/echo":
+        echo = {
+            "method": call.method,
+            "headers": dict(call.headers),
+            "cookies": cookies_of(call),
+            "body": call.body.decode("latin-1"),
+        }
+        return 200, "application/json", json.dumps(echo).encode(), []
+    if parts.path == "/redirect":
+        return 302, html, b"", [("Location", query.get("to", ["/"])[0])]
+    if parts.path == "/set-cookie":
+        cookie = query.get("cookie", ["session=of-the-site; Path=/"])[0]
+        return 200, html, b"<p>cookie set</p>", [("Set-Cookie", cookie)]
+    if parts.path == "/status":
+        return int(query.get("code", ["200"])[0]), html, b"<p>as asked for</p>", []
+    return 200, html, page_body(site, host, url), []
+
+
+def _edge_headers() -> list[tuple[str, str]]:
+    return [("Server", "cloudflare"), ("CF-RAY", f"{secrets.token_hex(8)}-LHR")]

@@ -1,0 +1,205 @@
+"""One paid solve, within the limits that the settings draw. Counts and logs it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.defer import DeferredLock, DeferredSemaphore
+
+from scrapy_ezcaptcha.breaker import Breaker
+from scrapy_ezcaptcha.errors import (
+    ApiError,
+    EzCaptchaError,
+    GivenUp,
+    TransportError,
+    UnexpectedResponse,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scrapy.statscollectors import StatsCollector
+
+    from scrapy_ezcaptcha.client import EzCaptchaClient
+    from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.exit import Exit
+    from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
+
+logger = logging.getLogger(__name__)
+
+
+class Solver:
+    """Has challenges solved by the service, and knows when not to.
+
+    Args:
+        client: the service.
+        config: the limits.
+        stats: where ``ezcaptcha/tasks/...`` and ``ezcaptcha/solve_seconds/...`` are counted.
+        clock: returns the seconds of a clock that never goes back.
+        on_limit: called once when nothing more will be solved in this crawl.
+    """
+
+    def __init__(
+        self,
+        client: EzCaptchaClient,
+        config: Config,
+        stats: StatsCollector,
+        clock: Callable[[], float],
+        on_limit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client = client
+        self._config = config
+        self._stats = stats
+        self._clock = clock
+        self._on_limit = on_limit
+        self._breaker = Breaker(config.breaker_failures, config.breaker_seconds)
+        self._room = DeferredSemaphore(config.max_concurrent_tasks)
+        self._first_turn = DeferredLock()
+        self._key_is_tried = False
+        self._tasks = 0  # created, being created, or perhaps created
+        self._stopped: GivenUp | None = None
+
+    def check(self, zone: str) -> None:
+        """Raise GivenUp if a limit forbids a solve for *zone* now."""
+        if self._stopped is not None:
+            raise self._stopped
+        if self._breaker.is_open(zone, self._clock()):
+            raise GivenUp("ZONE_GIVEN_UP", f"{zone} is given up for now, its solves failed")
+        if 0 < self._config.max_tasks <= self._tasks:
+            raise self._stop(
+                "MAX_TASKS", f"EZCAPTCHA_MAX_TASKS={self._config.max_tasks} is reached"
+            )
+
+    async def solve(
+        self,
+        zone: str,
+        task: CloudFlare5STask,
+        exit: Exit,  # noqa: A002
+        lacks: Callable[[Solution], str | None],
+    ) -> Solution:
+        """Have *task* solved as soon as there is room for it.
+
+        A solution of which *lacks* has something to say counts as failed.
+
+        Raises:
+            GivenUp: a limit forbids it.
+            EzCaptchaError: it failed.
+        """
+        await maybe_deferred_to_future(self._room.acquire())
+        try:
+            turn = await self._take_turn()
+            try:
+                self.check(zone)
+                return await self._solve(zone, task, exit, lacks, turn)
+            finally:
+                turn.end()
+        finally:
+            self._room.release()
+
+    def failed(self, zone: str, reason: str) -> None:
+        """Count a failed solve, or one whose clearance was rejected at once."""
+        if self._breaker.failed(zone, self._clock()):
+            logger.warning(
+                "Giving up %s for %g s: %d solves in a row were of no use, the last because %s",
+                zone,
+                self._config.breaker_seconds,
+                self._config.breaker_failures,
+                reason,
+            )
+
+    def accepted(self, zone: str) -> None:
+        """Note that a clearance of *zone* was accepted."""
+        self._breaker.accepted(zone)
+
+    async def _solve(
+        self,
+        zone: str,
+        task: CloudFlare5STask,
+        exit: Exit,  # noqa: A002
+        lacks: Callable[[Solution], str | None],
+        turn: _Turn,
+    ) -> Solution:
+        began = self._clock()
+        task_id: str | None = None
+
+        def created(new_id: str) -> None:
+            nonlocal task_id
+            task_id = new_id
+            self._stats.inc_value("ezcaptcha/tasks/created")
+            turn.end()
+
+        logger.info("Solving the challenge of %s by %s", task.website_url, exit.address)
+        self._tasks += 1
+        try:
+            solution = await self._client.solve(task, on_created=created)
+            if lack := lacks(solution):
+                raise UnexpectedResponse(lack)
+        except EzCaptchaError as error:
+            error.task_id = error.task_id or task_id
+            if not _may_be_paid_for(error):
+                self._tasks -= 1
+            self._note_failure(zone, task, error)
+            raise
+        seconds = self._clock() - began
+        self._stats.inc_value("ezcaptcha/tasks/ready")
+        self._stats.inc_value("ezcaptcha/solve_seconds/total", seconds)  # type: ignore[arg-type]
+        self._stats.max_value("ezcaptcha/solve_seconds/max", seconds)
+        logger.info("Solved the challenge of %s in %.1f s", task.website_url, seconds)
+        return solution
+
+    def _note_failure(self, zone: str, task: CloudFlare5STask, error: EzCaptchaError) -> None:
+        self._stats.inc_value("ezcaptcha/tasks/failed")
+        self._stats.inc_value(f"ezcaptcha/tasks/failed/{error.code}")
+        if isinstance(error, ApiError) and error.is_credentials():
+            self._stop("STOPPED", f"the service refused the key: {error}")
+            return
+        logger.warning("Could not solve the challenge of %s: %s", task.website_url, error)
+        self.failed(zone, str(error))
+
+    def _stop(self, code: str, reason: str) -> GivenUp:
+        if self._stopped is None:
+            self._stopped = GivenUp(code, reason)
+            logger.error("No more challenges are solved in this crawl: %s", reason)
+            self._on_limit()
+        return self._stopped
+
+    async def _take_turn(self) -> _Turn:
+        """Wait until the first call has shown whether the key is any good.
+
+        With a wrong key, thirty calls at once would earn it a ban.
+        """
+        if not self._is_key_tried():
+            await maybe_deferred_to_future(self._first_turn.acquire())
+            first = _Turn(self._end_first_turn)
+            if not self._is_key_tried():
+                return first
+            first.end()
+        return _Turn(lambda: None)
+
+    def _is_key_tried(self) -> bool:
+        return self._key_is_tried
+
+    def _end_first_turn(self) -> None:
+        self._key_is_tried = True
+        self._first_turn.release()
+
+
+class _Turn:
+    """The right to call the service, to be ended once."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end: Callable[[], None] | None = on_end
+
+    def end(self) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
+
+
+def _may_be_paid_for(error: EzCaptchaError) -> bool:
+    """Whether the service may have created a task before *error*."""
+    if isinstance(error, TransportError):
+        return error.sent
+    return error.task_id is not None or isinstance(error, UnexpectedResponse)

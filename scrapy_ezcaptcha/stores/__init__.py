@@ -1,0 +1,7 @@
+"""Where clearances are kept."""
+
+from __future__ import annotations
+
+from scrapy_ezcaptcha.stores.memory import MemoryStore
+
+__all__ = ["MemoryStore"]

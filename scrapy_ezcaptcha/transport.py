@@ -1,0 +1,156 @@
+"""One call to the service over treq: a time limit, a size limit, verified TLS, no redirects."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from scrapy.utils.defer import maybe_deferred_to_future
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.web._newclient import RequestNotSent
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+
+from scrapy_ezcaptcha.errors import EzCaptchaError, TransportError, UnexpectedResponse
+from scrapy_ezcaptcha.redact import redact
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+#: Bytes of an answer that are read; a solution carries a whole page.
+MAX_ANSWER = 16 * 1024 * 1024
+
+_IDLE_CONNECTION_SECONDS = 20
+_MAX_CONNECT_SECONDS = 10.0
+
+
+class Transport:
+    """Posts JSON to the service through one pool of persistent connections.
+
+    Args:
+        api_url: without a trailing slash.
+        client_key: sent as ``X-API-Key``, as the vendor's SDK does, and kept out of errors.
+        timeout: seconds for one call, connecting and reading included.
+        reactor: the clock and the sockets.
+    """
+
+    def __init__(self, api_url: str, client_key: str, timeout: float, reactor: Any) -> None:
+        self._api_url = api_url
+        self._client_key = client_key
+        self._timeout = timeout
+        self._reactor = reactor
+        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool.cachedConnectionTimeout = _IDLE_CONNECTION_SECONDS
+        agent: Any = Agent(
+            reactor,
+            contextFactory=BrowserLikePolicyForHTTPS(),
+            connectTimeout=min(_MAX_CONNECT_SECONDS, timeout),
+            pool=self._pool,
+        )
+        self._http = HTTPClient(agent)
+
+    async def call(self, method: str, payload: Any) -> tuple[int, bytes]:
+        """Send one call and return its answer's HTTP status and body.
+
+        Raises:
+            TransportError: no answer; its ``sent`` tells whether the call may have arrived.
+            UnexpectedResponse: an answer of more than :data:`MAX_ANSWER` bytes.
+        """
+        exchange = Deferred.fromCoroutine(self._exchange(method, payload))
+        exchange.addTimeout(self._timeout, self._reactor)
+        try:
+            return await maybe_deferred_to_future(exchange)
+        except EzCaptchaError:
+            raise
+        except Exception as error:  # whatever sockets, TLS and HTTP may raise
+            reason = self._reason_of(error)
+        raise TransportError(f"{method}: {reason.text}", sent=reason.sent)
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        await maybe_deferred_to_future(self._pool.closeCachedConnections())
+
+    async def _exchange(self, method: str, payload: Any) -> tuple[int, bytes]:
+        response = await self._http.post(
+            f"{self._api_url}/{method}",
+            data=json.dumps(payload).encode(),
+            headers=Headers(
+                {
+                    b"Content-Type": [b"application/json"],
+                    b"Accept": [b"application/json"],
+                    b"X-API-Key": [self._client_key.encode()],
+                }
+            ),
+            allow_redirects=False,  # the key goes nowhere else
+            unbuffered=True,
+            reactor=self._reactor,
+        )
+        return response.code, await _read_body(response)
+
+    def _reason_of(self, error: Exception) -> _Reason:
+        """Say in words why no answer came, and whether the request may have arrived."""
+        if isinstance(error, DeferredTimeoutError):
+            return _Reason(f"no answer within {self._timeout:g} s", sent=True)
+        unsent = isinstance(
+            error, ConnectError | ConnectingCancelledError | DNSLookupError | RequestNotSent
+        )
+        inner = [failure.value for failure in getattr(error, "reasons", ())]
+        cause = inner[0] if inner else error
+        words = redact(str(cause), (self._client_key,))
+        name = type(cause).__name__
+        return _Reason(f"{name}: {words}" if words else name, sent=not unsent)
+
+
+class _Reason(NamedTuple):
+    text: str
+    sent: bool
+
+
+class _BodyReader(Protocol):
+    """Collects a body up to :data:`MAX_ANSWER` bytes; *done* fires with it."""
+
+    def __init__(self, done: Deferred[bytes]) -> None:
+        self._done: Deferred[bytes] | None = done
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        self._size += len(data)
+        if self._size <= MAX_ANSWER:
+            self._chunks.append(data)
+            return
+        done = self._done
+        self.stop()
+        if done is not None:
+            done.errback(UnexpectedResponse(f"an answer of more than {MAX_ANSWER} bytes"))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        done, self._done = self._done, None
+        if done is None:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            done.callback(b"".join(self._chunks))
+        else:
+            done.errback(reason)
+
+    def stop(self) -> None:
+        """Cut the connection: nobody waits for the rest."""
+        self._done = None
+        self._chunks.clear()
+        transport: Any = self.transport
+        if transport is not None:
+            transport.loseConnection()
+
+
+async def _read_body(response: Any) -> bytes:
+    if response.length == 0:
+        return b""
+    done: Deferred[bytes] = Deferred(lambda _: reader.stop())
+    reader = _BodyReader(done)
+    response.deliverBody(reader)
+    return await done
