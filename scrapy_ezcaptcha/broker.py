@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
 from scrapy_ezcaptcha.clearance import CLEARANCE_COOKIE, Clearance
@@ -87,6 +88,7 @@ class Broker:
         self._stats = stats
         self._is_closing = is_closing
         self._shared: dict[tuple[str, Exit], _Flight] = {}
+        self._zones: Counter[str] = Counter()  # of the shared flights
         self._flights: set[_Flight] = set()
         self._waiting = 0
         self._serials = itertools.count(1)
@@ -96,7 +98,7 @@ class Broker:
 
     def knows_zone(self, zone: str) -> bool:
         """Whether a clearance of *zone* may be held or on its way; cheap to ask."""
-        return bool(self._shared) or self._holdings.has_zone(zone)
+        return zone in self._zones or self._holdings.has_zone(zone)
 
     def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:  # noqa: A002
         """Return the clearance that serves *host* by *exit*, if there is one."""
@@ -123,6 +125,10 @@ class Broker:
             if isinstance(outcome, CrawlEnding):
                 raise outcome
 
+    def has_served(self, clearance: Clearance) -> bool:
+        """Whether any host accepted *clearance*, held or not."""
+        return self._holdings.has_served(clearance)
+
     def rejected(self, host: str, clearance: Clearance) -> None:
         """Note that *host* challenged a request with *clearance*.
 
@@ -146,7 +152,7 @@ class Broker:
         flight = self._shared.get((scope, want.exit))
         if flight is None:
             self._solver.check(want.zone)
-            flight = self._launch(self._earn(scope, want), (scope, want.exit))
+            flight = self._launch(want, self._earn(scope, want), scope)
         clearance: Clearance = await self._result(flight)
         return clearance
 
@@ -159,7 +165,7 @@ class Broker:
             EzCaptchaError: the solve failed.
         """
         self._solver.check(want.zone)
-        solution: Solution = await self._result(self._launch(self._earn_page(want)))
+        solution: Solution = await self._result(self._launch(want, self._earn_page(want)))
         return solution
 
     def close(self) -> None:
@@ -168,6 +174,7 @@ class Broker:
         if self._watch.running:
             self._watch.stop()
         self._shared.clear()
+        self._zones.clear()
         flights, self._flights = self._flights, set()
         for flight in flights:
             flight.land(CrawlEnding())
@@ -175,34 +182,38 @@ class Broker:
                 flight.running.cancel()
 
     def _launch(
-        self, work: Coroutine[Any, Any, Any], key: tuple[str, Exit] | None = None
+        self, want: Want, work: Coroutine[Any, Any, Any], scope: str | None = None
     ) -> _Flight:
-        """Set *work* going, for all who ask for *key* if it is given."""
-        if self._closed:
+        """Set *work* going, shared by all who want *scope* if it is given."""
+        if self._closed or self._is_closing():
             work.close()
             raise CrawlEnding
         flight = _Flight()
         self._flights.add(flight)
-        if key is not None:
-            self._shared[key] = flight
-        flight.running = deferred_from_coro(self._fly(flight, work, key))
+        if scope is not None:
+            self._shared[scope, want.exit] = flight
+            self._zones[want.zone] += 1
+        flight.running = deferred_from_coro(self._fly(flight, want, work, scope))
         flight.running.addErrback(lambda _: None)  # cancelled, and everybody was told
         if not self._watch.running:
             self._watch.start(_LOOK_FOR_CLOSING_SECONDS, now=False)
         return flight
 
     async def _fly(
-        self, flight: _Flight, work: Coroutine[Any, Any, Any], key: tuple[str, Exit] | None
+        self, flight: _Flight, want: Want, work: Coroutine[Any, Any, Any], scope: str | None
     ) -> None:
         try:
             outcome = await work
         except EzCaptchaError as error:
             outcome = error
+        except CancelledError:
+            return  # by close(), which told everybody
         except Exception:
             logger.exception("A solve broke down")
             outcome = EzCaptchaError("internal error, see the log")
-        if key is not None and self._shared.get(key) is flight:
-            del self._shared[key]
+        if scope is not None and self._shared.get((scope, want.exit)) is flight:
+            del self._shared[scope, want.exit]
+            self._zones -= Counter((want.zone,))
         self._flights.discard(flight)
         flight.land(outcome)
 

@@ -56,15 +56,16 @@ _split_host = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_privat
 def zone_of(host: str) -> str:
     """Return the zone of *host*: its registrable domain by the public-suffix list.
 
-    Private suffixes count, so ``a.github.io`` and ``b.github.io`` are two zones. IP
-    addresses and single-label hosts are zones of their own.
+    Private suffixes count, so ``a.github.io`` and ``b.github.io`` are two zones. A top
+    level that is not on the list counts as a suffix, as the list's own rules say. IP
+    addresses, single-label hosts and bare suffixes are zones of their own.
     """
     host = host.lower().rstrip(".")
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        parts = _split_host(host)
-        return f"{parts.domain}.{parts.suffix}" if parts.domain and parts.suffix else host
+        suffix_labels = _split_host(host).suffix.count(".") + 1
+        return ".".join(host.split(".")[-1 - suffix_labels :])
     return host
 
 

@@ -82,6 +82,10 @@ class Holdings:
             hosts.add(host)
         return False
 
+    def has_served(self, clearance: Clearance) -> bool:
+        """Whether any host accepted *clearance*."""
+        return bool(self._accepted.get(clearance.serial))
+
     def reject(self, host: str, clearance: Clearance) -> Rejection:
         """Note that *host* challenged a request that carried *clearance*."""
         held = self.find(clearance.zone, host, clearance.exit)

@@ -10,29 +10,32 @@ from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
 from scrapy.exceptions import NotConfigured
 from scrapy.http import Headers
 from scrapy.utils.defer import deferred_from_coro
-from scrapy.utils.httpobj import urlparse_cached
 
-from scrapy_ezcaptcha.broker import Broker, Want
-from scrapy_ezcaptcha.challenge import is_challenge, page_sign
-from scrapy_ezcaptcha.clearance import Dresser, zone_of
+from scrapy_ezcaptcha.broker import Broker
+from scrapy_ezcaptcha.challenge import is_challenge
+from scrapy_ezcaptcha.clearance import Dresser
 from scrapy_ezcaptcha.client import EzCaptchaClient
 from scrapy_ezcaptcha.config import KEY_VARIABLES, Config
 from scrapy_ezcaptcha.errors import (
     CrawlEnding,
     ExitError,
     EzCaptchaError,
-    GivenUp,
     InvalidOptions,
 )
-from scrapy_ezcaptcha.exit import ExitFinder, check_exit
+from scrapy_ezcaptcha.exit import ExitFinder
 from scrapy_ezcaptcha.holdings import Holdings
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.options import META_KEY, is_allowed_domain, options_of
-from scrapy_ezcaptcha.replay import forget_note, note_on, page_of, replay_of
+from scrapy_ezcaptcha.replay import (
+    SOLVED_FLAG,
+    Note,
+    Replayer,
+    fresh_copy_of,
+    place_of,
+)
 from scrapy_ezcaptcha.report import Report
 from scrapy_ezcaptcha.solver import Solver
 from scrapy_ezcaptcha.stores import MemoryStore
-from scrapy_ezcaptcha.wire import CloudFlare5STask
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearance import Clearance
-    from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.options import Options
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,6 @@ logger = logging.getLogger(__name__)
 #: After decompression (590), before meta refreshes (580) and retries (550) are followed.
 ORDER = 585
 
-SOLVED_FLAG = "ezcaptcha"
 UNSOLVED_FLAG = "ezcaptcha-unsolved"
 ERROR_META = "ezcaptcha_error"
 
@@ -90,6 +91,7 @@ class EzCaptchaMiddleware:
         solver = Solver(self._client, config, self._stats, reactor.seconds, self._limit_reached)
         holdings = Holdings(MemoryStore())
         self._broker = Broker(solver, holdings, self._stats, reactor, self._is_closing)
+        self._replayer = Replayer(self._broker, self._exits, config)
         self._report = Report(self._client, self._stats, ask_balance=config.log_balance)
         self._said: Lru[str, bool] = Lru(_MAX_SAID)
 
@@ -132,7 +134,7 @@ class EzCaptchaMiddleware:
             raise
         if options is None:
             return None
-        host, zone = _place(request)
+        host, zone = place_of(request)
         if not self._broker.knows_zone(zone):
             return None
         try:
@@ -145,7 +147,7 @@ class EzCaptchaMiddleware:
         try:
             await self._broker.wait_for_solve(zone, host, exit)
         except CrawlEnding:
-            return replay_of(request, put_back=True)
+            return self._replayer.put_back(request)
         if exit is not own and self._broker.find(zone, host, exit):
             request.meta["proxy"] = exit.url
         return None
@@ -160,24 +162,22 @@ class EzCaptchaMiddleware:
             return self._passed(request, response, carried)
         self._stats.inc_value("ezcaptcha/challenges")
         if "cached" in response.flags and not request.meta.get("dont_cache"):
-            return replay_of(request, fresh=True)
+            return fresh_copy_of(request)
         try:
-            answer = await self._answer(request, options, carried)
+            answer = await self._replayer.answer(request, options, carried)
         except CrawlEnding as error:
-            if note_on(request).get("put_back"):  # it came back: nobody keeps it for later
-                return self._give_up(request, response, error)
-            return replay_of(request, put_back=True)
+            return self._replayer.put_back(request) or self._give_up(request, response, error)
         except EzCaptchaError as error:
             return self._give_up(request, response, error)
         if isinstance(answer, Request):
             self._stats.inc_value("ezcaptcha/requests/replayed")
         else:
-            forget_note(request)
+            Note.take_off(request)
         return answer
 
     def request_reached_downloader(self, request: Request) -> None:
         """Put the clearance on that serves *request*, if there is one."""
-        host, zone = _place(request)
+        host, zone = place_of(request)
         if not self._broker.knows_zone(zone) or self._options(request) is None:
             return
         try:
@@ -187,7 +187,7 @@ class EzCaptchaMiddleware:
         clearance = self._broker.find(zone, host, exit) if exit else None
         if clearance is not None:
             self._dresser.put_on(request, clearance)
-            if note_on(request).get("serial") != clearance.serial:
+            if Note.on(request).serial != clearance.serial:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
 
     def request_left_downloader(self, request: Request) -> None:
@@ -212,70 +212,24 @@ class EzCaptchaMiddleware:
         return options if is_allowed_domain(request, self._config) else None
 
     def _passed(self, request: Request, response: Response, carried: Clearance | None) -> Response:
-        forget_note(request)
+        Note.take_off(request)
         if carried is None:
             return response
         if response.status not in _UNDECIDED:
-            self._broker.accepted(_place(request)[0], carried)
+            self._broker.accepted(place_of(request)[0], carried)
         renewed = carried.renewed(request, response)
         if renewed is not carried:
             self._broker.renew(renewed)
         response.flags.append(SOLVED_FLAG)
         return response
 
-    async def _answer(
-        self, request: Request, options: Options, carried: Clearance | None
-    ) -> Request | Response:
-        """Return what to do about a challenged request: replay it, or answer at once."""
-        host, zone = _place(request)
-        if carried is not None:
-            self._broker.rejected(host, carried)
-        if not is_allowed_domain(request, self._config):
-            raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {host}")
-        own = self._exits.after_sending(request)
-        exit = check_exit(  # noqa: A001
-            options.proxy or own or self._config.proxy,
-            allow_private=self._config.service_on_loopback,
-        )
-        leave_by = None if exit == own else exit
-        note = note_on(request)
-        limit = options.max_attempts or self._config.max_attempts
-        want = Want(zone, host, exit, _task(request, options, exit))
-        for attempts in range(note.get("attempts", 0) + 1, limit + 2):
-            held = None if options.use_body else self._broker.find(zone, host, exit)
-            if held is not None and (carried is None or held.serial != carried.serial):
-                return replay_of(request, exit=leave_by)
-            if attempts > limit:
-                break
-            try:
-                if options.use_body:
-                    return await self._answer_by_body(request, want, leave_by, attempts)
-                clearance = await self._broker.clearance_for(want)
-            except EzCaptchaError as error:
-                if attempts >= limit or not error.is_worth_another_task():
-                    raise
-            else:
-                serial = clearance.serial
-                return replay_of(request, exit=leave_by, attempts=attempts, serial=serial)
-        raise GivenUp("MAX_ATTEMPTS", f"still challenged after {limit} solves")
-
-    async def _answer_by_body(
-        self, request: Request, want: Want, leave_by: Exit | None, attempts: int
-    ) -> Request | Response:
-        solution = await self._broker.solution_for(want)
-        if solution.body is None or page_sign(solution.body.encode("utf-8", "replace")):
-            return replay_of(request, exit=leave_by, attempts=attempts)
-        response = page_of(request, solution.body)
-        response.flags.append(SOLVED_FLAG)
-        return response
-
     def _give_up(self, request: Request, response: Response, error: EzCaptchaError) -> Response:
-        forget_note(request)
+        Note.take_off(request)
         self._stats.inc_value("ezcaptcha/requests/gave_up")
         response.flags.append(UNSOLVED_FLAG)
         request.meta[ERROR_META] = str(error)
         cause = (
-            error.cause if isinstance(error, ExitError) else f"{error.code} {_place(request)[1]}"
+            error.cause if isinstance(error, ExitError) else f"{error.code} {place_of(request)[1]}"
         )
         level = logging.DEBUG if self._said.get(cause) else logging.WARNING
         self._said.put(cause, True)
@@ -300,17 +254,6 @@ class EzCaptchaMiddleware:
         engine = self._crawler.engine
         if self._config.close_spider_on_limit and engine is not None:
             deferred_from_coro(engine.close_spider_async(reason="ezcaptcha_limit"))
-
-
-def _place(request: Request) -> tuple[str, str]:
-    """Return the host of *request* and its zone."""
-    host = (urlparse_cached(request).hostname or "").lower()
-    return host, zone_of(host)
-
-
-def _task(request: Request, options: Options, exit: Exit) -> CloudFlare5STask:  # noqa: A002
-    url = options.website_url or request.url.partition("#")[0]
-    return CloudFlare5STask(url, exit.url, options.rq_data)
 
 
 def _dresser(settings: BaseSettings) -> Dresser:

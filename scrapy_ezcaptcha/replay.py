@@ -1,68 +1,198 @@
-"""The request that goes out again, and the response that spares doing so."""
+"""How a challenged request goes on: replayed, answered at once, or given up."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from scrapy.http import HtmlResponse
+from scrapy.utils.httpobj import urlparse_cached
+
+from scrapy_ezcaptcha.broker import Want
+from scrapy_ezcaptcha.challenge import page_sign
+from scrapy_ezcaptcha.clearance import zone_of
+from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
+from scrapy_ezcaptcha.exit import check_exit
+from scrapy_ezcaptcha.options import is_allowed_domain
+from scrapy_ezcaptcha.wire import CloudFlare5STask
 
 if TYPE_CHECKING:
     from scrapy import Request
+    from scrapy.http import Response
 
-    from scrapy_ezcaptcha.exit import Exit
+    from scrapy_ezcaptcha.broker import Broker
+    from scrapy_ezcaptcha.clearance import Clearance
+    from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.exit import Exit, ExitFinder
+    from scrapy_ezcaptcha.options import Options
 
-# Our own note on a request that is on its way again: plain data, for requests are
-# pickled into JOBDIR, and under one underscore key, for spiders copy response.meta.
-_NOTE = "_ezcaptcha"
+#: In ``response.flags`` of what came by a clearance.
+SOLVED_FLAG = "ezcaptcha"
 
+_NOTE = "_ezcaptcha"  # one underscore key, for spiders copy response.meta
 
-def note_on(request: Request) -> dict[str, Any]:
-    """Return our note on *request*.
-
-    ``attempts``: solves that it called for. ``serial``: the clearance that the last of
-    these earned. ``put_back``: it was put back because the crawl was ending.
-    """
-    note = request.meta.get(_NOTE)
-    return note if isinstance(note, dict) else {}
-
-
-def forget_note(request: Request) -> None:
-    """Take our note off *request*, so that no copy of its meta inherits it."""
-    request.meta.pop(_NOTE, None)
+# A request that meets the end of worn-out clearances may wait for so many times the
+# solves that it is otherwise allowed; then it is given up all the same.
+_WORN_OUT_FACTOR = 5
 
 
-def replay_of(
-    request: Request,
-    *,
-    exit: Exit | None = None,  # noqa: A002
-    fresh: bool = False,
-    **note: Any,
-) -> Request:
-    """Return *request* once more, as it was: same method, body, callbacks, meta, priority.
+@dataclass(frozen=True)
+class Note:
+    """Our note on a request that is on its way again.
 
     Args:
-        request: the challenged request.
-        exit: the proxy to leave by, None to leave by the request's own.
-        fresh: do not take the answer from the HTTP cache.
-        note: see :func:`note_on`.
+        zone: where it was challenged.
+        attempts: solves in a row that were of no use to it.
+        solves: all solves that it waited for.
+        serial: the clearance that the last of these earned.
+        put_back: by which run it was put back into the queue, because that was ending.
     """
-    replay = request.copy()
-    replay.dont_filter = True
-    replay.meta[_NOTE] = {**note_on(request), **note}
+
+    zone: str
+    attempts: int = 0
+    solves: int = 0
+    serial: int | None = None
+    put_back: str | None = None
+
+    @classmethod
+    def on(cls, request: Request) -> Note:
+        """Return the note on *request*; an empty one if it has none of its zone."""
+        zone = place_of(request)[1]
+        note = request.meta.get(_NOTE)
+        return cls(**note) if isinstance(note, dict) and note["zone"] == zone else cls(zone)
+
+    def put_on(self, request: Request) -> None:
+        """Leave this note on *request*, as plain data: requests are pickled into JOBDIR."""
+        request.meta[_NOTE] = asdict(self)
+
+    @staticmethod
+    def take_off(request: Request) -> None:
+        """Remove the note, so that no copy of the request's meta inherits it."""
+        request.meta.pop(_NOTE, None)
+
+
+def place_of(request: Request) -> tuple[str, str]:
+    """Return the host of *request* and its zone."""
+    host = (urlparse_cached(request).hostname or "").lower()
+    return host, zone_of(host)
+
+
+def replay_of(request: Request, note: Note, exit: Exit | None = None) -> Request:  # noqa: A002
+    """Return *request* once more, as it was: same method, body, callbacks, meta, priority.
+
+    It leaves by *exit*, or by its own if that is None.
+    """
+    again = request.copy()
+    again.dont_filter = True
+    note.put_on(again)
     if exit is not None:
-        replay.meta["proxy"] = exit.url
-    if fresh:
-        replay.meta["dont_cache"] = True
-    return replay
+        again.meta["proxy"] = exit.url
+    return again
 
 
-def page_of(request: Request, body: str) -> HtmlResponse:
-    """Return a solution's page as the response to *request*."""
+def fresh_copy_of(request: Request) -> Request:
+    """Return *request* once more, not to be answered from the HTTP cache."""
+    again = replay_of(request, Note.on(request))
+    again.meta["dont_cache"] = True
+    return again
+
+
+class Replayer:
+    """Decides how challenged requests go on."""
+
+    def __init__(self, broker: Broker, exits: ExitFinder, config: Config) -> None:
+        self._broker = broker
+        self._exits = exits
+        self._config = config
+        self._run = uuid4().hex
+
+    def put_back(self, request: Request) -> Request | None:
+        """Return *request* as it goes back into the queue of an ending crawl.
+
+        None if it came back from there: nobody keeps it for later, as with those that
+        a component downloads for itself.
+        """
+        note = Note.on(request)
+        if note.put_back == self._run:
+            return None
+        return replay_of(request, replace(note, serial=None, put_back=self._run))
+
+    async def answer(
+        self, request: Request, options: Options, carried: Clearance | None
+    ) -> Request | Response:
+        """Return the replay of a challenged *request*, or its page.
+
+        Args:
+            request: challenged, although it carried *carried*.
+            options: what it asks for.
+            carried: the clearance it was sent with, None if it had none.
+
+        Raises:
+            CrawlEnding: the crawl began to close.
+            EzCaptchaError: it cannot be solved; the text says why.
+        """
+        host, zone = place_of(request)
+        if carried is not None:
+            self._broker.rejected(host, carried)
+        if not is_allowed_domain(request, self._config):
+            raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {host}")
+        own = self._exits.after_sending(request)
+        exit = check_exit(  # noqa: A001
+            options.proxy or own or self._config.proxy,
+            allow_private=self._config.service_on_loopback,
+        )
+        leave_by = None if exit == own else exit
+        url = options.website_url or request.url.partition("#")[0]
+        want = Want(zone, host, exit, CloudFlare5STask(url, exit.url, options.rq_data))
+        limit = options.max_attempts or self._config.max_attempts
+        note = Note.on(request)
+        if self._is_worn_out(carried, note):
+            note = replace(note, attempts=0)
+        while True:
+            held = None if options.use_body else self._broker.find(zone, host, exit)
+            if held is not None and (carried is None or held.serial != carried.serial):
+                return replay_of(request, note, leave_by)
+            if note.attempts >= limit or note.solves >= limit * _WORN_OUT_FACTOR:
+                raise GivenUp("MAX_ATTEMPTS", f"still challenged after {note.solves} solves")
+            note = replace(note, attempts=note.attempts + 1, solves=note.solves + 1)
+            try:
+                if options.use_body:
+                    return await self._answer_by_body(request, want, note, leave_by)
+                clearance = await self._broker.clearance_for(want)
+            except EzCaptchaError as error:
+                if note.attempts >= limit or not error.is_worth_another_task():
+                    raise
+            else:
+                return replay_of(request, replace(note, serial=clearance.serial), leave_by)
+
+    def _is_worn_out(self, carried: Clearance | None, note: Note) -> bool:
+        """Whether a request met the end of a clearance that served others.
+
+        That is no sign against the solve that the request itself had waited for.
+        """
+        return (
+            carried is not None
+            and carried.serial != note.serial
+            and self._broker.has_served(carried)
+        )
+
+    async def _answer_by_body(
+        self, request: Request, want: Want, note: Note, leave_by: Exit | None
+    ) -> Request | Response:
+        solution = await self._broker.solution_for(want)
+        if solution.body is None or page_sign(solution.body.encode("utf-8", "replace")):
+            return replay_of(request, note, leave_by)
+        return _page_of(request, solution.body)
+
+
+def _page_of(request: Request, body: str) -> HtmlResponse:
     return HtmlResponse(
         request.url,
         status=200,
         headers={"Content-Type": "text/html; charset=utf-8"},
         body=body.encode("utf-8", "replace"),
         encoding="utf-8",
+        flags=[SOLVED_FLAG],
         request=request,
     )

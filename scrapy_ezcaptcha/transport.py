@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from scrapy.utils.defer import maybe_deferred_to_future
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 from twisted.web._newclient import RequestNotSent
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -18,9 +19,6 @@ from twisted.web.http_headers import Headers
 
 from scrapy_ezcaptcha.errors import EzCaptchaError, TransportError, UnexpectedResponse
 from scrapy_ezcaptcha.redact import redact
-
-if TYPE_CHECKING:
-    from twisted.python.failure import Failure
 
 #: Bytes of an answer that are read; a solution carries a whole page.
 MAX_ANSWER = 16 * 1024 * 1024
@@ -62,13 +60,16 @@ class Transport:
             UnexpectedResponse: an answer of more than :data:`MAX_ANSWER` bytes.
         """
         exchange = Deferred.fromCoroutine(self._exchange(method, payload))
-        exchange.addTimeout(self._timeout, self._reactor)
+        exchange.addTimeout(self._timeout, self._reactor, _timed_out)
         try:
             return await maybe_deferred_to_future(exchange)
-        except EzCaptchaError:
+        except (EzCaptchaError, CancelledError):
             raise
         except Exception as error:  # whatever sockets, TLS and HTTP may raise
-            reason = self._reason_of(error)
+            cause = _cause_of(error)
+            if isinstance(cause, CancelledError):
+                raise cause from None
+            reason = self._reason_of(error, cause)
         raise TransportError(f"{method}: {reason.text}", sent=reason.sent)
 
     async def close(self) -> None:
@@ -92,15 +93,13 @@ class Transport:
         )
         return response.code, await _read_body(response)
 
-    def _reason_of(self, error: Exception) -> _Reason:
+    def _reason_of(self, error: Exception, cause: BaseException) -> _Reason:
         """Say in words why no answer came, and whether the request may have arrived."""
         if isinstance(error, DeferredTimeoutError):
             return _Reason(f"no answer within {self._timeout:g} s", sent=True)
         unsent = isinstance(
             error, ConnectError | ConnectingCancelledError | DNSLookupError | RequestNotSent
         )
-        inner = [failure.value for failure in getattr(error, "reasons", ())]
-        cause = inner[0] if inner else error
         words = redact(str(cause), (self._client_key,))
         name = type(cause).__name__
         return _Reason(f"{name}: {words}" if words else name, sent=not unsent)
@@ -109,6 +108,19 @@ class Transport:
 class _Reason(NamedTuple):
     text: str
     sent: bool
+
+
+def _timed_out(result: Any, timeout: float) -> Any:
+    """Turn whatever the cancelled call failed with into a time-out."""
+    if not isinstance(result, Failure) or result.check(ConnectingCancelledError):
+        return result
+    raise DeferredTimeoutError(timeout)
+
+
+def _cause_of(error: Exception) -> BaseException:
+    """Return what twisted.web wrapped into *error*, or *error* itself."""
+    reasons = getattr(error, "reasons", None)
+    return reasons[0].value if reasons else error
 
 
 class _BodyReader(Protocol):

@@ -48,8 +48,8 @@ class PlanSpider(scrapy.Spider):
         follow = self.plan.get("follow")
         if follow and isinstance(response, scrapy.http.HtmlResponse):
             for link in response.css(f"a.{follow}"):
-                keep = {k: response.meta[k] for k in self.plan["follow_meta"] if k in response.meta}
-                yield response.follow(link, self.parse, errback=self.failed, meta=keep)
+                meta = dict(self.plan["follow_meta"])
+                yield response.follow(link, self.parse, errback=self.failed, meta=meta)
 
     def failed(self, failure):
         self.plan["errors"].append(
@@ -64,7 +64,7 @@ class PlanSpider(scrapy.Spider):
 def main() -> None:
     plan = json.loads(Path(sys.argv[1]).read_text())
     plan |= {"pages": [], "errors": []}
-    plan.setdefault("follow_meta", ["ezcaptcha"])
+    plan.setdefault("follow_meta", plan["requests"][0].get("meta", {}))
     settings = {
         "LOG_LEVEL": "DEBUG",
         "LOG_FILE": plan["log"],

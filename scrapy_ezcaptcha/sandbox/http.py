@@ -80,8 +80,9 @@ class HttpConnection(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport; in a tunnel the first call may be here before it."""
         self._transport = cast("asyncio.Transport", transport)
+        self._advance()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser and answer what is complete."""
@@ -135,6 +136,7 @@ class HttpConnection(asyncio.Protocol):
         if reply.status == 0:
             self._transport.abort()
         elif reply.tunnel_to is not None:
+            self._transport.pause_reading()  # the next bytes are for TLS
             self._write(h11.Response(status_code=200, headers=[]))
             task = asyncio.get_running_loop().create_task(self._open_tunnel(reply))
             self._tasks.add(task)
@@ -177,7 +179,8 @@ class HttpConnection(asyncio.Protocol):
             transport = await loop.start_tls(
                 self._transport, inside, self._tls_for(reply.tunnel_to), server_side=True
             )
-        except (OSError, asyncio.IncompleteReadError):
-            return  # the client went away, or speaks no TLS
+        except OSError:  # the client went away, or speaks no TLS
+            self._transport.close()
+            return
         if transport is not None:
             inside.connection_made(transport)

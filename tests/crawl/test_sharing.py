@@ -1,0 +1,155 @@
+"""It never pays twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from conftest import via
+
+from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
+
+
+def items(sandbox, hosts=("shop.example",), users=("exit1",), count=10):
+    return [
+        {
+            "url": f"http://{host}/item/{number}",
+            "meta": via(sandbox, user),
+            "dont_filter": True,  # the same page by several exits
+        }
+        for number in range(1, count + 1)
+        for user in users
+        for host in hosts
+    ]
+
+
+def test_forty_eight_requests_at_once_are_one_task(crawl):
+    with Sandbox(latency=5) as sandbox:
+        settings = {"EZCAPTCHA_POLL_INTERVAL": 3, "CONCURRENT_REQUESTS_PER_DOMAIN": 16}
+        result = crawl(sandbox, items(sandbox, count=48), settings=settings)
+    assert [page["status"] for page in result.pages] == [200] * 48
+    assert len(sandbox.service.tasks) == 1
+    report = sandbox.report()
+    assert report["challenges"] <= 16 + 2  # those in flight, and two
+    assert result.stats["elapsed_time_seconds"] < 9
+
+
+def test_each_exit_has_a_clearance_of_its_own(crawl):
+    users = [f"exit{number}" for number in range(10)]
+    with Sandbox(latency=0.3) as sandbox:
+        result = crawl(sandbox, items(sandbox, users=users))
+    assert Counter(page["status"] for page in result.pages) == {200: 100}
+    assert len(sandbox.service.tasks) == 10
+    assert {task.exit for task in sandbox.service.tasks.values()} == set(users)
+    assert sandbox.report()["hosts"]["shop.example"].get("rejected") is None
+
+
+def test_the_hosts_of_a_zone_share_one(crawl):
+    hosts = ["shop.example", *(f"{name}.shop.example" for name in ("www", "api", "img", "m"))]
+    with Sandbox(latency=0.3) as sandbox:
+        result = crawl(sandbox, items(sandbox, hosts))
+    assert Counter(page["status"] for page in result.pages) == {200: 50}
+    assert len(sandbox.service.tasks) == 1
+
+
+def test_zones_are_solved_at_the_same_time(crawl):
+    sites = [Site(f"shop{number}.example", Protection()) for number in range(5)]
+    with Sandbox(sites, latency=1) as sandbox:
+        result = crawl(sandbox, items(sandbox, [site.zone for site in sites]))
+    assert Counter(page["status"] for page in result.pages) == {200: 50}
+    assert len(sandbox.service.tasks) == 5
+    assert sandbox.service.most_at_once == 5
+
+
+def test_a_clearance_that_wears_out_is_replaced_once_each_time(crawl):
+    with Sandbox([Site("shop.example", Protection(max_uses=20))], latency=0.3) as sandbox:
+        settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 16}
+        result = crawl(sandbox, items(sandbox, count=100), settings=settings)
+    assert Counter(page["status"] for page in result.pages) == {200: 100}
+    assert len({page["url"] for page in result.pages}) == 100
+    assert len(sandbox.service.tasks) == 5
+    assert result.stat("clearances/rejected") == 4
+
+
+def test_a_zone_that_never_accepts_costs_three_tasks_and_nobody_else(crawl):
+    sites = [Site("shop.example", Protection(accepts=False)), Site("good.example", Protection())]
+    with Sandbox(sites, latency=0.2) as sandbox:
+        requests = items(sandbox, ["shop.example", "good.example"], count=30)
+        result = crawl(sandbox, requests)
+    bad = [page for page in result.pages if "shop.example" in page["url"]]
+    good = [page for page in result.pages if "good.example" in page["url"]]
+    assert [page["status"] for page in good] == [200] * 30
+    assert len(bad) == 30
+    assert all(page["flags"] == ["ezcaptcha-unsolved"] and page["error"] for page in bad)
+    assert len(sandbox.service.tasks) == 3 + 1
+    assert result.log.count("Giving up shop.example") == 1
+
+
+def test_the_spending_limit_is_kept(crawl):
+    sites = [Site(f"shop{number}.example", Protection()) for number in range(5)]
+    with Sandbox(sites, latency=0.3) as sandbox:
+        requests = items(sandbox, [site.zone for site in sites], count=4)
+        result = crawl(sandbox, requests, settings={"EZCAPTCHA_MAX_TASKS": 2})
+    assert len(sandbox.service.tasks) == 2
+    assert Counter(page["status"] for page in result.pages) == {200: 8, 403: 12}
+    unsolved = [page for page in result.pages if page["status"] == 403]
+    assert all("EZCAPTCHA_MAX_TASKS=2" in page["error"] for page in unsolved)
+    assert result.stats["finish_reason"] == "finished"
+
+
+def test_a_limit_closes_the_spider_only_if_asked_to(crawl, sandbox):
+    settings = {"EZCAPTCHA_CLIENT_KEY": "wrong", "EZCAPTCHA_CLOSE_SPIDER_ON_LIMIT": True}
+    result = crawl(sandbox, items(sandbox), settings=settings)
+    assert result.stats["finish_reason"] == "ezcaptcha_limit"
+
+
+def test_no_more_tasks_at_once_than_allowed(crawl):
+    sites = [Site(f"shop{number}.example", Protection()) for number in range(6)]
+    with Sandbox(sites, latency=0.4) as sandbox:
+        requests = items(sandbox, [site.zone for site in sites], count=2)
+        result = crawl(sandbox, requests, settings={"EZCAPTCHA_MAX_CONCURRENT_TASKS": 2})
+    assert Counter(page["status"] for page in result.pages) == {200: 12}
+    assert sandbox.service.most_at_once == 2
+
+
+def test_a_host_that_wants_its_own_clearance_gets_one_and_nobody_chases(crawl):
+    """The zone's clearance does not serve admin.shop.example, and the other way round."""
+    sites = [
+        Site("admin.shop.example", Protection(per_host=True)),
+        Site("shop.example", Protection()),
+    ]
+    hosts = ["shop.example", "www.shop.example", "admin.shop.example"]
+    with Sandbox(sites, latency=0.3) as sandbox:
+        requests = items(sandbox, hosts, count=15)
+        settings = {"CONCURRENT_REQUESTS": 1}
+        result = crawl(sandbox, requests, settings=settings)
+    assert Counter(page["status"] for page in result.pages) == {200: 45}
+    assert len(sandbox.service.tasks) == 2
+
+
+def test_a_clearance_never_follows_a_redirect_out_of_its_zone(crawl, sandbox):
+    url = "http://shop.example/redirect?to=http://open.example/echo"
+    for settings in ({}, {"COOKIES_ENABLED": False}):
+        result = crawl(sandbox, [{"url": url, "meta": via(sandbox)}], settings=settings)
+        (page,) = result.pages
+        assert page["url"] == "http://open.example/echo"
+        assert "cf_clearance" not in page["body"]
+        assert "Scrapy/" in page["body"]  # the spider's own User-Agent again
+
+
+def test_a_request_not_opted_in_does_not_carry_the_clearance(crawl, sandbox):
+    plain = {"proxy": sandbox.proxy_url()}
+    requests = [
+        {"url": "http://shop.example/item/1", "meta": via(sandbox)},
+        {"url": "http://shop.example/item/2", "meta": plain, "priority": -1},
+    ]
+    result = crawl(sandbox, requests, settings={"CONCURRENT_REQUESTS": 1})
+    assert {page["url"][-1]: page["status"] for page in result.pages} == {"1": 200, "2": 403}
+
+
+def test_the_cost_is_summed_up_in_one_line(crawl, sandbox):
+    settings = {"EZCAPTCHA_LOG_BALANCE": True}
+    result = crawl(sandbox, items(sandbox, count=3), settings=settings)
+    assert result.log.count("INFO: EzCaptcha: ") == 2
+    assert "1 tasks created, 1 solved" in result.log
+    assert "EzCaptcha: 20 points spent, 99980 left" in result.log
+    assert result.stats["ezcaptcha/points_spent"] == 20
