@@ -96,7 +96,7 @@ def page_sign(body: bytes) -> str | None:
                 return SIGN_FORM
         elif name == b"script":
             attributes = _tag(page, token.end())
-            start = token.end() + len(attributes)
+            start = token.end() + len(attributes) + 1
             position = _find(page, b"</script", start)
             if sign := _script_sign(attributes, page[start:position]):
                 return sign

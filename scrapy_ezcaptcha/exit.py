@@ -75,7 +75,8 @@ class Exit:
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
             scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
-            port = parts.port or _DEFAULT_PORTS[scheme]
+            default_port = _DEFAULT_PORTS[scheme]
+            port = parts.port or default_port
         except (AttributeError, KeyError, TypeError, ValueError):
             host = ""
         if not host or any(c in host for c in " %\\") or not host.isprintable():

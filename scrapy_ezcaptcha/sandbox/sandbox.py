@@ -73,6 +73,7 @@ class Sandbox:
             solution=solution,
         )
         self.refused_by_proxy = 0
+        self.service_connections = 0
         self._service_tls = service_tls
         self._authority = trustme.CA()
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -153,7 +154,7 @@ class Sandbox:
     async def _listen(self, service_port: int, proxy_port: int) -> tuple[int, int, int]:
         tls = self._context_for(_LOOPBACK) if self._service_tls else None
         return (
-            await self._serve(lambda: HttpConnection(self._at_service), service_port, tls),
+            await self._serve(self._service_connection, service_port, tls),
             await self._serve(
                 lambda: HttpConnection(self._at_proxy, self._context_for), proxy_port
             ),
@@ -178,6 +179,10 @@ class Sandbox:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _service_connection(self) -> HttpConnection:
+        self.service_connections += 1
+        return HttpConnection(self._at_service)
 
     def _at_service(self, call: Call) -> Reply:
         if call.target == "/_sandbox":

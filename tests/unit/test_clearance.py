@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scrapy import Request
+from scrapy.http import Response
+
+from scrapy_ezcaptcha.clearance import Clearance, Dresser, merge_cookies, zone_of
+from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.wire import Solution
+
+EXIT = Exit.parse("http://u:secret@proxy.example:1")
+URL = "https://www.shop.example/"
+
+
+def clearance(headers=None, cookies=None):
+    solution = Solution(
+        {"user-agent": "UA/1", **(headers or {})}, {"cf_clearance": "secret", **(cookies or {})}
+    )
+    return Clearance.from_solution(
+        solution, zone="shop.example", scope="shop.example", exit=EXIT, serial=1
+    )
+
+
+def dresser(encodings=("gzip", "br"), **defaults):
+    return Dresser(frozenset(encodings), {k.replace("_", "-"): v for k, v in defaults.items()})
+
+
+@pytest.mark.parametrize(
+    ("host", "zone"),
+    [
+        ("www.shop.co.uk", "shop.co.uk"),
+        ("shop.com", "shop.com"),
+        ("A.B.Shop.COM.", "shop.com"),
+        ("a.github.io", "a.github.io"),
+        ("x.a.github.io", "a.github.io"),
+        ("b.github.io", "b.github.io"),
+        ("www.shop.example", "shop.example"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        ("localhost", "localhost"),
+        ("co.uk", "co.uk"),
+        ("", ""),
+    ],
+)
+def test_zones(host, zone):
+    assert zone_of(host) == zone
+
+
+def test_what_belongs_to_one_connection_or_request_is_not_replayed():
+    unwanted = ["connection", "host", "cookie", "content-length", "content-type", "te", "upgrade"]
+    unwanted += ["transfer-encoding", "proxy-authorization", "authorization", "if-none-match", "range"]
+    kept = clearance(dict.fromkeys(unwanted, "x") | {"sec-ch-ua": "y"}).headers
+    assert dict(kept) == {"user-agent": "UA/1", "sec-ch-ua": "y"}
+
+
+def test_no_repr_shows_a_secret():
+    assert "secret" not in repr(clearance())
+
+
+def test_it_is_put_on_and_taken_off_without_a_trace():
+    request = Request(URL, headers={"User-Agent": "mine", "Accept": "*/*", "Cookie": "a=1"})
+    before = dict(request.headers)
+    clothes = dresser(accept=b"*/*")
+    clothes.put_on(request, clearance({"accept": "text/html", "x-new": "1"}))
+    assert request.headers["User-Agent"] == b"UA/1"
+    assert request.headers["Accept"] == b"text/html"
+    assert request.headers["X-New"] == b"1"
+    assert request.headers["Cookie"] == b"a=1; cf_clearance=secret"
+    clothes.take_off(request)
+    assert dict(request.headers) == before
+    clothes.take_off(request)  # once more does nothing
+    assert dict(request.headers) == before
+
+
+def test_who_carried_what_is_told_once():
+    request, worn, clothes = Request(URL), clearance(), dresser()
+    assert clothes.carried_by(request) is None
+    clothes.put_on(request, worn)
+    clothes.take_off(request)
+    assert clothes.carried_by(request) is worn
+    assert clothes.carried_by(request) is None
+
+
+def test_the_spiders_own_headers_win_except_for_the_user_agent():
+    request = Request(URL, headers={"User-Agent": "mine", "Accept-Language": "de", "Accept": "x"})
+    worn = clearance({"accept-language": "en", "accept": "text/html", "sec-ch-ua": "y"})
+    dresser(accept_language=b"en-GB", accept=b"*/*").put_on(request, worn)
+    assert request.headers["User-Agent"] == b"UA/1"
+    assert request.headers["Accept-Language"] == b"de"
+    assert request.headers["Accept"] == b"x"
+    assert request.headers["Sec-Ch-Ua"] == b"y"
+
+
+@pytest.mark.parametrize(
+    ("encodings", "sent"),
+    [
+        (("gzip", "deflate"), b"gzip, deflate"),
+        (("gzip", "deflate", "br", "zstd"), b"gzip, deflate, br;q=0.9, zstd"),
+        ((), None),
+    ],
+)
+def test_accept_encoding_is_cut_to_what_this_scrapy_decodes(encodings, sent):
+    request = Request(URL)
+    dresser(encodings).put_on(
+        request, clearance({"accept-encoding": "gzip, deflate, br;q=0.9, zstd, x-new"})
+    )
+    assert request.headers.get("Accept-Encoding") == sent
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "sent"),
+    [
+        ([], {"cf_clearance": "c"}, b"cf_clearance=c"),
+        ([b"a=1; b=2"], {"cf_clearance": "c"}, b"a=1; b=2; cf_clearance=c"),
+        ([b"a=1; cf_clearance=old; a=2"], {"cf_clearance": "c"}, b"a=1; a=2; cf_clearance=c"),
+        ([b"a=1"], {"a": "9", "b": "2"}, b"a=1; b=2"),
+        ([b"__cf_bm=old"], {"__cf_bm": "new"}, b"__cf_bm=new"),
+        ([b"__cf_bm=site"], {"cf_clearance": "c"}, b"__cf_bm=site; cf_clearance=c"),
+        ([b"a=1", b"b=2"], {}, b"a=1; b=2"),
+        ([b"; ;odd"], {}, b"odd"),
+    ],
+)
+def test_cookies_are_merged(own, given, sent):
+    assert merge_cookies(own, given) == sent
+
+
+cookie_names = st.text("abcdef_", min_size=1, max_size=6)
+
+
+@given(
+    st.lists(st.tuples(cookie_names, st.text("xyz=", max_size=4)), max_size=5),
+    st.dictionaries(cookie_names, st.text("xyz", max_size=4), max_size=5),
+)
+def test_every_own_cookie_of_another_name_stays(own, given):
+    header = "; ".join(f"{name}={value}" for name, value in own).encode()
+    merged = merge_cookies([header], {**given, "cf_clearance": "c"}).decode().split("; ")
+    assert merged.count("cf_clearance=c") == 1
+    for name, value in own:
+        assert f"{name}={value}" in merged
+
+
+def renewed(*set_cookies, url=URL):
+    response = Response(url, headers={"Set-Cookie": list(set_cookies)})
+    return dict(clearance().renewed(Request(url), response).cookies)
+
+
+@pytest.mark.parametrize(
+    ("set_cookie", "cookies"),
+    [
+        ("cf_clearance=new; Path=/; Domain=.shop.example; Secure", {"cf_clearance": "new"}),
+        ("__cf_bm=bm; Path=/", {"cf_clearance": "secret", "__cf_bm": "bm"}),
+        ("session=x; Path=/", {"cf_clearance": "secret"}),
+        ("xcf_clearance=x", {"cf_clearance": "secret"}),
+        ("cf_clearance=; Max-Age=0", {"cf_clearance": "secret"}),
+        ("cf_clearance=old; Expires=Thu, 01 Jan 1970 00:00:00 GMT", {"cf_clearance": "secret"}),
+    ],
+)
+def test_the_site_renews_what_is_the_edges(set_cookie, cookies):
+    assert renewed(set_cookie) == cookies
+
+
+def test_a_renewed_clearance_keeps_its_serial():
+    response = Response(URL, headers={"Set-Cookie": "cf_clearance=new"})
+    worn = clearance()
+    assert worn.renewed(Request(URL), response).serial == worn.serial
+    assert worn.renewed(Request(URL), Response(URL)) is worn

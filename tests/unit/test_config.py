@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+from scrapy.settings import Settings
+
+from scrapy_ezcaptcha.config import Config
+from scrapy_ezcaptcha.errors import ConfigurationError
+
+
+def read(environ=None, **settings):
+    return Config.from_settings(Settings(settings), environ or {})
+
+
+def test_the_defaults_are_the_documented_ones():
+    assert read() == Config()
+    config = Config()
+    assert config.api_url == "https://api.ez-captcha.com"
+    assert (config.poll_interval, config.solve_timeout, config.http_timeout) == (3.0, 120.0, 30.0)
+    assert (config.max_attempts, config.max_tasks, config.max_concurrent_tasks) == (2, 0, 16)
+    assert config.max_waiting == 1000
+    assert config.enabled
+    assert not config.transparent_mode
+
+
+def test_settings_may_be_strings_from_the_command_line():
+    config = read(
+        EZCAPTCHA_MAX_TASKS="5",
+        EZCAPTCHA_POLL_INTERVAL="0.5",
+        EZCAPTCHA_TRANSPARENT_MODE="True",
+        EZCAPTCHA_ALLOWED_DOMAINS="Shop.example,.other.example",
+        EZCAPTCHA_APP_ID="12",
+        EZCAPTCHA_API_URL="http://127.0.0.1:8000/",
+        EZCAPTCHA_PROXY="http://u:p@proxy.example:1",
+    )
+    assert (config.max_tasks, config.poll_interval, config.app_id) == (5, 0.5, 12)
+    assert config.transparent_mode
+    assert config.allowed_domains == ("shop.example", "other.example")
+    assert config.api_url == "http://127.0.0.1:8000"
+    assert config.service_on_loopback
+    assert config.proxy.host == "proxy.example"
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "key"),
+    [
+        ({"EZCAPTCHA_CLIENT_KEY": " mine "}, {"EZCAPTCHA_CLIENT_KEY": "env"}, "mine"),
+        ({}, {"EZCAPTCHA_CLIENT_KEY": "env", "EZCAPTCHA_API_KEY": "sdk"}, "env"),
+        ({"EZCAPTCHA_CLIENT_KEY": ""}, {"EZCAPTCHA_API_KEY": "sdk"}, "sdk"),
+        ({}, {}, ""),
+    ],
+)
+def test_where_the_key_comes_from(settings, environ, key):
+    assert read(environ, **settings).client_key == key
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("EZCAPTCHA_MAX_TASKS", "ten", "whole number from 0"),
+        ("EZCAPTCHA_MAX_TASKS", -1, "whole number from 0"),
+        ("EZCAPTCHA_MAX_TASKS", 1.5, "whole number from 0"),
+        ("EZCAPTCHA_MAX_TASKS", True, "whole number from 0"),
+        ("EZCAPTCHA_MAX_ATTEMPTS", 0, "whole number from 1"),
+        ("EZCAPTCHA_POLL_INTERVAL", 0, "seconds above 0"),
+        ("EZCAPTCHA_POLL_INTERVAL", "soon", "seconds above 0"),
+        ("EZCAPTCHA_SOLVE_TIMEOUT", float("inf"), "seconds above 0"),
+        ("EZCAPTCHA_HTTP_TIMEOUT", True, "seconds above 0"),
+        ("EZCAPTCHA_ENABLED", "perhaps", "True or False"),
+        ("EZCAPTCHA_ALLOWED_DOMAINS", ["https://shop.example"], "bare domains"),
+        ("EZCAPTCHA_ALLOWED_DOMAINS", [7], "bare domains"),
+        ("EZCAPTCHA_ALLOWED_DOMAINS", 7, "bare domains"),
+    ],
+)
+def test_an_unusable_setting_is_named_with_its_value_and_what_is_allowed(name, value, allowed):
+    with pytest.raises(ConfigurationError) as caught:
+        read(**{name: value})
+    (problem,) = caught.value.problems
+    assert name in problem
+    assert repr(value) in problem
+    assert allowed in problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.ez-captcha.com",
+        "http://10.0.0.1",
+        "ftp://127.0.0.1",
+        "api.ez-captcha.com",
+        "https://key-in-url:x@api.ez-captcha.com",
+        "https://",
+        "http://[",
+        7,
+    ],
+)
+def test_the_service_is_reached_by_https_unless_on_loopback(url):
+    with pytest.raises(ConfigurationError, match="EZCAPTCHA_API_URL must be an https:// URL") as e:
+        read(EZCAPTCHA_API_URL=url)
+    assert "key-in-url" not in str(e.value)
+
+
+def test_all_problems_are_told_at_once_and_no_secret_with_them():
+    with pytest.raises(ConfigurationError) as caught:
+        read(
+            EZCAPTCHA_CLIENT_KEY=12345,
+            EZCAPTCHA_PROXY="ftp://user:secret@proxy.example",
+            EZCAPTCHA_STORE="redis://:secret@host",
+        )
+    assert len(caught.value.problems) == 3
+    assert "secret" not in str(caught.value)
+    assert "12345" not in str(caught.value)
+
+
+def test_no_repr_shows_the_key_or_a_password():
+    config = read(EZCAPTCHA_CLIENT_KEY="secret-key", EZCAPTCHA_PROXY="http://user:secret@h.example:1")
+    assert "secret" not in repr(config)
