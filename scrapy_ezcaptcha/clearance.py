@@ -69,11 +69,16 @@ def zone_of(host: str) -> str:
     return host
 
 
+def whole(zone: str) -> str:
+    """Return the scope of a clearance that serves all hosts of *zone*."""
+    return f"*.{zone}"
+
+
 @dataclass(frozen=True)
 class Clearance:
     """The right to pass the challenges of one zone by one exit.
 
-    ``scope`` is the zone, or one host of it that wants a clearance of its own.
+    ``scope`` is :func:`whole` the zone, or one host of it that wants a clearance of its own.
     ``serial`` tells two clearances of one scope and exit apart; a renewed cookie does
     not change it. ``headers`` has lower-case names and holds the User-Agent.
     """

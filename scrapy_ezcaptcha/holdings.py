@@ -13,6 +13,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from scrapy_ezcaptcha.clearance import whole
 from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Holdings:
         return self._store.has_zone(zone)
 
     def scope(self, zone: str, host: str, exit: Exit) -> str:  # noqa: A002
-        """Return under what *host* finds its clearance: its zone, or itself if set apart."""
+        """Return the scope whose clearance serves *host*: the whole zone, or itself if apart."""
         apart = self._apart.get((zone, exit))
-        return host if apart is not None and host in apart.hosts else zone
+        return host if apart is not None and host in apart.hosts else whole(zone)
 
     def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:  # noqa: A002
         """Return the clearance that serves *host* by *exit*, if there is one."""
@@ -92,7 +93,7 @@ class Holdings:
         if held is None or held.serial != clearance.serial:
             return Rejection.STALE
         accepted = self._accepted.get(held.serial) or set()
-        is_zone_wide = held.scope == held.zone
+        is_zone_wide = held.scope == whole(held.zone)
         if is_zone_wide and accepted and host not in accepted:
             return self._set_apart(host, held)
         self._store.remove(held.scope, held.exit)
@@ -124,5 +125,5 @@ class Holdings:
                 del apart.hosts[host]
                 apart.lent = (own.serial, host)
                 self._store.remove(host, rejected.exit)
-                self._store.put(replace(own, scope=own.zone))
+                self._store.put(replace(own, scope=whole(own.zone)))
                 return

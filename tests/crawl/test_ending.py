@@ -20,7 +20,9 @@ REACTORS = {
 }
 
 
-def start_crawl(folder: Path, sandbox: Sandbox, run: int, reactor: str) -> tuple[subprocess.Popen, Path]:
+def start_crawl(
+    folder: Path, sandbox: Sandbox, run: int, reactor: str
+) -> tuple[subprocess.Popen, Path]:
     out = folder / f"result{run}.json"
     plan = {
         "requests": [

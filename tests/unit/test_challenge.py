@@ -25,7 +25,9 @@ CAPTURED = Path(__file__).parents[3] / "shared" / "challenge-pages" / "pages.jso
 CLOUDFLARE = {"Server": "cloudflare", "CF-RAY": "8f0000000000-LHR"}
 
 OPTIONS = b"<script>(function(){window._cf_chl_opt={cvId:'3',cType:'managed'};}());</script>"
-ORCHESTRATE = b'<script src="/cdn-cgi/challenge-platform/h/b/orchestrate/chl_page/v1?ray=1"></script>'
+ORCHESTRATE = (
+    b'<script src="/cdn-cgi/challenge-platform/h/b/orchestrate/chl_page/v1?ray=1"></script>'
+)
 
 
 def response(status=403, headers=None, body=b""):
@@ -87,7 +89,10 @@ def test_no_other_value_of_the_header_is_a_challenge(value):
         (b'<form><input type="hidden" name="jschl_vc" value="1">', SIGN_FORM),
         (b'<input type="hidden" id="jschl-answer" name="jschl_answer"/>', SIGN_FORM),
         (b"<input name=cf_captcha_kind value=h>", SIGN_FORM),
-        (b"<title>\xd0\x9e\xd0\xb4\xd0\xb8\xd0\xbd</title>" + b"<p>" * 5000 + OPTIONS, SIGN_OPTIONS),
+        (
+            b"<title>\xd0\x9e\xd0\xb4\xd0\xb8\xd0\xbd</title>" + b"<p>" * 5000 + OPTIONS,
+            SIGN_OPTIONS,
+        ),
         (b"<!-- a comment --><style>p{}</style>" + ORCHESTRATE, SIGN_ORCHESTRATE),
     ],
 )

@@ -98,7 +98,9 @@ def test_a_creation_that_may_have_arrived_is_sent_once(solve, kind):
 def test_a_refused_connection_is_surely_not_sent_and_tried_again(solve):
     with sandbox_with() as sandbox:
         port = free_port()
-        opened = threading.Timer(0.15, forward, args=(port, int(sandbox.api_url.rpartition(":")[2])))
+        opened = threading.Timer(
+            0.15, forward, args=(port, int(sandbox.api_url.rpartition(":")[2]))
+        )
         opened.start()
         solution = solve(sandbox, api_url=f"http://127.0.0.1:{port}", poll_interval=0.1)
         opened.join()
@@ -108,7 +110,9 @@ def test_a_refused_connection_is_surely_not_sent_and_tried_again(solve):
 
 def test_a_service_that_stays_down_is_an_error_that_says_so(run):
     async def go():
-        client = EzCaptchaClient("key", api_url=f"http://127.0.0.1:{free_port()}", poll_interval=0.01)
+        client = EzCaptchaClient(
+            "key", api_url=f"http://127.0.0.1:{free_port()}", poll_interval=0.01
+        )
         await client.solve(CloudFlare5STask("http://shop.example/", "http://u:p@127.0.0.1:1"))
 
     with pytest.raises(TransportError, match="createTask: .*refused") as caught:

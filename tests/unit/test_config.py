@@ -112,5 +112,7 @@ def test_all_problems_are_told_at_once_and_no_secret_with_them():
 
 
 def test_no_repr_shows_the_key_or_a_password():
-    config = read(EZCAPTCHA_CLIENT_KEY="secret-key", EZCAPTCHA_PROXY="http://user:secret@h.example:1")
+    config = read(
+        EZCAPTCHA_CLIENT_KEY="secret-key", EZCAPTCHA_PROXY="http://user:secret@h.example:1"
+    )
     assert "secret" not in repr(config)

@@ -47,7 +47,8 @@ def test_a_proxy_url_is_read(url, expected):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "http://", "ftp://u:p@h:1", "http://h:99999", "http://h:x", "http://[", None, 7, "a b"]
+    "url",
+    ["", "http://", "ftp://u:p@h:1", "http://h:99999", "http://h:x", "http://[", None, 7, "a b"],
 )
 def test_what_is_no_proxy_url_is_said_without_repeating_it(url):
     with pytest.raises(ExitError, match="not a URL of the form") as caught:
@@ -80,9 +81,9 @@ def test_meta_proxy_is_put_together_with_the_header_that_scrapy_made():
 
 
 def test_before_sending_meta_proxy_still_has_its_credentials():
-    assert finder().before_sending(Request("http://x.example/", meta={"proxy": FULL})) == Exit.parse(
-        FULL
-    )
+    assert finder().before_sending(
+        Request("http://x.example/", meta={"proxy": FULL})
+    ) == Exit.parse(FULL)
 
 
 def test_a_replayed_request_keeps_its_exit():

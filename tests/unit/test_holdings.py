@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from scrapy_ezcaptcha.breaker import Breaker
-from scrapy_ezcaptcha.clearance import Clearance
+from scrapy_ezcaptcha.clearance import Clearance, whole
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.holdings import Holdings, Rejection
 from scrapy_ezcaptcha.lru import Lru
@@ -11,6 +11,7 @@ from scrapy_ezcaptcha.stores import MemoryStore
 
 EXIT = Exit.parse("http://u:p@proxy.example:1")
 ZONE = "shop.example"
+ALL = whole(ZONE)
 WWW, API, ADMIN = (f"{name}.{ZONE}" for name in ("www", "api", "admin"))
 
 
@@ -19,7 +20,7 @@ def holdings():
     return Holdings(MemoryStore())
 
 
-def clearance(serial, scope=ZONE, exit=EXIT):
+def clearance(serial, scope=ALL, exit=EXIT):
     return Clearance(ZONE, scope, exit, serial, {"user-agent": "UA"}, {"cf_clearance": "c"})
 
 
@@ -72,7 +73,7 @@ def test_a_host_that_alone_rejects_gets_its_own_and_the_zone_keeps_its(holdings)
     holdings.accept(WWW, one)
     assert holdings.reject(ADMIN, one) is Rejection.APART
     assert holdings.scope(ZONE, ADMIN, EXIT) == ADMIN
-    assert holdings.scope(ZONE, WWW, EXIT) == ZONE
+    assert holdings.scope(ZONE, WWW, EXIT) == ALL
     assert holdings.find(ZONE, ADMIN, EXIT) is None
     assert holdings.find(ZONE, WWW, EXIT) is one
     own = clearance(2, ADMIN)
@@ -81,6 +82,15 @@ def test_a_host_that_alone_rejects_gets_its_own_and_the_zone_keeps_its(holdings)
     assert holdings.find(ZONE, ADMIN, EXIT) is own
     assert holdings.find(ZONE, WWW, EXIT) is one
     assert holdings.reject(ADMIN, own) is Rejection.EXPIRED
+    assert holdings.find(ZONE, WWW, EXIT) is one
+
+
+def test_the_bare_domain_may_be_set_apart_too(holdings):
+    one = clearance(1)
+    holdings.add(one)
+    holdings.accept(WWW, one)
+    assert holdings.reject(ZONE, one) is Rejection.APART
+    assert holdings.find(ZONE, ZONE, EXIT) is None
     assert holdings.find(ZONE, WWW, EXIT) is one
 
 
@@ -96,7 +106,7 @@ def test_after_an_expiry_the_newer_clearance_of_a_host_set_apart_is_tried_on_the
     assert holdings.reject(WWW, one) is Rejection.EXPIRED
     lent = holdings.find(ZONE, WWW, EXIT)
     assert lent.serial == own.serial  # at no cost
-    assert holdings.scope(ZONE, API, EXIT) == ZONE  # no longer apart
+    assert holdings.scope(ZONE, API, EXIT) == ALL  # no longer apart
     holdings.accept(WWW, lent)
     assert holdings.reject(API, lent) is Rejection.EXPIRED
 
@@ -140,7 +150,7 @@ def test_a_rejection_of_a_lent_clearance_in_its_old_scope_still_counts(holdings)
 def test_renewed_cookies_are_kept_only_while_the_clearance_is(holdings):
     one = clearance(1)
     holdings.add(one)
-    newer = Clearance(ZONE, ZONE, EXIT, 1, one.headers, {"cf_clearance": "newer"})
+    newer = Clearance(ZONE, ALL, EXIT, 1, one.headers, {"cf_clearance": "newer"})
     holdings.renew(newer)
     assert holdings.find(ZONE, WWW, EXIT) is newer
     two = clearance(2)
@@ -154,13 +164,13 @@ def test_the_least_recently_used_goes_first_and_memory_is_bounded():
     exits = [Exit.parse(f"http://u{number}:p@proxy.example:1") for number in range(4)]
     for number, exit in enumerate(exits[:3]):
         store.put(clearance(number, exit=exit))
-    assert store.get(ZONE, exits[0]) is not None  # used: now the newest
+    assert store.get(ALL, exits[0]) is not None  # used: now the newest
     store.put(clearance(3, exit=exits[3]))
     assert len(store) == 3
-    assert store.get(ZONE, exits[1]) is None
-    assert store.get(ZONE, exits[0]) is not None
+    assert store.get(ALL, exits[1]) is None
+    assert store.get(ALL, exits[0]) is not None
     for exit in exits:
-        store.remove(ZONE, exit)
+        store.remove(ALL, exit)
     assert len(store) == 0
     assert not store.has_zone(ZONE)
 
@@ -185,7 +195,13 @@ def test_lru():
     assert lru.put("b", 2) is None
     assert lru.get("a") == 1
     assert lru.put("c", 3) == 2
-    assert (lru.get("b"), lru.get("a"), lru.pop("a"), lru.pop("a"), len(lru)) == (None, 1, 1, None, 1)
+    assert (lru.get("b"), lru.get("a"), lru.pop("a"), lru.pop("a"), len(lru)) == (
+        None,
+        1,
+        1,
+        None,
+        1,
+    )
 
 
 def test_the_breaker_opens_after_so_many_failures_in_a_row():

@@ -212,7 +212,11 @@ def test_every_code_belongs_to_one_group():
 def test_a_task_id_is_read_and_required():
     assert parse_task_id(b'{"errorId": 0, "taskId": "abc"}', status=200) == "abc"
     assert parse_task_id(b'{"errorId": 0, "taskId": 17}', status=200) == "17"
-    for body in (b'{"errorId": 0}', b'{"errorId": 0, "taskId": ""}', b'{"errorId":0,"taskId":true}'):
+    for body in (
+        b'{"errorId": 0}',
+        b'{"errorId": 0, "taskId": ""}',
+        b'{"errorId":0,"taskId":true}',
+    ):
         with pytest.raises(UnexpectedResponse, match="taskId"):
             parse_task_id(body, status=200)
 
@@ -226,7 +230,9 @@ def test_a_balance_is_read_and_required():
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 answers = st.fixed_dictionaries(

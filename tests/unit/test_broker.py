@@ -1,0 +1,409 @@
+"""The broker under any order of events, driven by a clock of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from scrapy_ezcaptcha import ApiError, CloudFlare5STask, Solution, SolveTimeout, TransportError
+from scrapy_ezcaptcha.broker import Broker, Want
+from scrapy_ezcaptcha.clearance import zone_of
+from scrapy_ezcaptcha.config import Config
+from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
+from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.holdings import Holdings
+from scrapy_ezcaptcha.solver import Solver
+from scrapy_ezcaptcha.stores import MemoryStore
+
+HOSTS = ("shop.example", "www.shop.example", "admin.shop.example", "other.example")
+EXITS = tuple(Exit.parse(f"http://user{number}:p@proxy.example:1") for number in range(2))
+
+
+class Stats(Counter):
+    """As much of Scrapy's stats collector as is used."""
+
+    def inc_value(self, key, count=1):
+        self[key] += count
+
+    def max_value(self, key, value):
+        self[key] = max(self[key], value)
+
+
+class FakeClient:
+    """A service whose every solve is ended by the test."""
+
+    def __init__(self):
+        self.pending: list[tuple[CloudFlare5STask, Deferred]] = []
+        self.created = 0
+        self.on_start = lambda task: None
+
+    async def solve(self, task, *, on_created):
+        self.on_start(task)
+        self.created += 1
+        on_created(f"task{self.created}")
+        outcome = Deferred()
+        entry = (task, outcome)
+        self.pending.append(entry)
+        try:
+            return await outcome
+        finally:
+            self.pending.remove(entry)
+
+
+class World:
+    """A broker with everything around it, and the requests that wait for it."""
+
+    def __init__(self, **options):
+        self.clock = Clock()
+        self.stats = Stats()
+        self.client = FakeClient()
+        self.closing = False
+        config = Config(client_key="k", **options)
+        self.solver = Solver(self.client, config, self.stats, self.clock.seconds)
+        self.broker = Broker(
+            self.solver, Holdings(MemoryStore()), self.stats, self.clock, lambda: self.closing
+        )
+        self.ended: list[object] = []
+
+    def want(self, host, exit=EXITS[0]):
+        task = CloudFlare5STask(f"http://{host}/", exit.url)
+        return Want(zone_of(host), host, exit, task)
+
+    def find(self, host, exit=EXITS[0]):
+        return self.broker.find(zone_of(host), host, exit)
+
+    def ask(self, host, exit=EXITS[0]):
+        """Ask for a clearance; how it ends is noted."""
+        waiting = Deferred.fromCoroutine(self.broker.clearance_for(self.want(host, exit)))
+        waiting.addErrback(lambda failure: failure.value)
+        waiting.addCallback(lambda outcome: self.ended.append(outcome) or outcome)
+        return waiting
+
+    def solved(self, index=0, **cookies):
+        _, outcome = self.client.pending[index]
+        outcome.callback(Solution({"user-agent": "UA"}, {"cf_clearance": "c", **cookies}))
+
+    def failed(self, error, index=0):
+        self.client.pending[index][1].errback(error)
+
+
+def test_one_solve_serves_all_who_wait():
+    world = World()
+    for host in HOSTS[:3] * 16:
+        world.ask(host)
+    assert world.client.created == 1
+    world.solved()
+    assert len(world.ended) == 48
+    assert len({clearance.serial for clearance in world.ended}) == 1
+    assert world.stats["ezcaptcha/requests/waiting_max"] == 48
+    assert world.stats["ezcaptcha/tasks/ready"] == 1
+
+
+def test_who_waits_longest_is_told_first():
+    world, order = World(), []
+    for number in range(5):
+        world.ask("shop.example").addCallback(lambda _, number=number: order.append(number))
+    world.solved()
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_a_failure_is_told_to_all_at_once():
+    world = World()
+    for _ in range(5):
+        world.ask("shop.example")
+    world.failed(SolveTimeout(120, task_id="task1"))
+    assert len(world.ended) == 5
+    assert all(isinstance(error, SolveTimeout) for error in world.ended)
+    assert world.client.created == 1
+    assert world.stats["ezcaptcha/tasks/failed/SOLVE_TIMEOUT"] == 1
+
+
+def test_who_is_not_downloaded_yet_waits_too():
+    world, gone_on = World(), []
+    world.ask("shop.example")
+    for host in HOSTS:
+        gate = world.broker.wait_for_solve(zone_of(host), host, EXITS[0])
+        Deferred.fromCoroutine(gate).addCallback(lambda _, host=host: gone_on.append(host))
+    assert gone_on == ["other.example"]
+    world.failed(SolveTimeout(120))
+    assert sorted(gone_on) == sorted(HOSTS)  # after a failure it goes and sees
+
+
+def test_a_waiter_that_is_cancelled_leaves_the_others_and_the_task_alone():
+    world = World()
+    first = world.ask("shop.example")
+    world.ask("shop.example")
+    first.cancel()
+    assert len(world.client.pending) == 1
+    world.solved()
+    assert world.find("shop.example") is not None
+    assert len(world.ended) == 2
+
+
+def test_a_task_nobody_waits_for_any_more_is_polled_on_for_those_who_come():
+    world = World()
+    world.ask("shop.example").cancel()
+    assert len(world.client.pending) == 1
+    world.ask("shop.example")
+    assert world.client.created == 1
+    world.solved()
+    assert world.ended[-1] is world.find("shop.example")
+
+
+def test_when_the_crawl_ends_nobody_waits_and_polling_stops():
+    world = World()
+    world.ask("shop.example")
+    world.ask("other.example")
+    page = Deferred.fromCoroutine(world.broker.solution_for(world.want("shop.example")))
+    page.addErrback(lambda failure: world.ended.append(failure.value))
+    world.closing = True
+    world.clock.advance(0.25)
+    assert [type(error) for error in world.ended] == [CrawlEnding] * 3
+    assert world.client.pending == []
+    world.ask("shop.example")
+    assert isinstance(world.ended[-1], CrawlEnding)
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_a_solve_is_not_begun_while_the_crawl_is_closing():
+    world = World()
+    world.closing = True
+    world.ask("shop.example")
+    assert isinstance(world.ended[0], CrawlEnding)
+    assert world.client.created == 0
+
+
+def test_the_look_out_for_closing_rests_when_nothing_is_under_way():
+    world = World()
+    world.ask("shop.example")
+    world.solved()
+    world.clock.advance(0.25)
+    assert world.clock.getDelayedCalls() == []
+    assert not world.broker.knows_zone("other.example")
+    assert world.broker.knows_zone("shop.example")
+
+
+def test_tasks_at_once_are_limited_and_the_rest_follow():
+    world = World(max_concurrent_tasks=2)
+    for number in range(5):
+        world.ask(f"shop{number}.example")
+    assert len(world.client.pending) == 2
+    world.solved()
+    assert len(world.client.pending) == 2
+    while world.client.pending:
+        world.solved()
+    assert len(world.ended) == 5
+
+
+def test_the_first_call_goes_alone_until_the_key_has_proved_good():
+    class SlowCreation(FakeClient):
+        async def solve(self, task, *, on_created):
+            self.created += 1
+            await self.creation
+            on_created("task")
+            return Solution({"user-agent": "UA"}, {"cf_clearance": "c"})
+
+    world = World()
+    world.client.__class__ = SlowCreation
+    world.client.creation = Deferred()
+    for number in range(5):
+        world.ask(f"shop{number}.example")
+    assert world.client.created == 1
+    world.client.creation.callback(None)
+    assert world.client.created == 5
+    assert len(world.ended) == 5
+
+
+def test_a_refused_key_stops_everything():
+    limits = []
+    world = World()
+    world.solver._on_limit = lambda: limits.append(1)
+    world.ask("shop.example")
+    world.failed(ApiError("ERROR_ZERO_BALANCE"))
+    for number in range(5):
+        world.ask(f"shop{number}.example")
+    assert world.client.created == 1
+    assert isinstance(world.ended[-1], GivenUp)
+    assert "ERROR_ZERO_BALANCE" in str(world.ended[-1])
+    assert limits == [1]
+
+
+def test_what_was_surely_not_created_does_not_count_against_the_limit():
+    class Refusing(FakeClient):
+        async def solve(self, task, *, on_created):
+            self.created += 1
+            raise TransportError("refused", sent=self.sent)
+
+    for sent, calls in ((False, 3), (True, 1)):
+        world = World(max_tasks=1, breaker_failures=9)
+        world.client.__class__ = Refusing
+        world.client.sent = sent
+        for number in range(3):
+            world.ask(f"shop{number}.example")
+        assert world.client.created == calls
+
+
+def test_a_zone_is_given_up_after_three_useless_solves_and_tried_again_later():
+    world = World()
+    for _ in range(3):
+        world.ask("shop.example")
+        world.solved()
+        world.broker.rejected("shop.example", world.find("shop.example"))
+    world.ask("www.shop.example")
+    assert isinstance(world.ended[-1], GivenUp)
+    world.ask("other.example")
+    assert world.client.created == 4
+    world.clock.advance(300)
+    world.ask("shop.example")
+    assert world.client.created == 5
+
+
+def test_a_bug_of_ours_ends_as_an_error_of_the_request(caplog):
+    world = World()
+    waiting = world.ask("shop.example")
+    world.failed(RuntimeError("a bug"))
+    assert str(world.ended[0]) == "internal error, see the log"
+    assert "A solve broke down" in caplog.text
+    assert waiting.called
+
+
+def test_a_page_of_its_own_is_solved_for_each_and_its_clearance_kept():
+    world, pages = World(), []
+    for _ in range(2):
+        page = Deferred.fromCoroutine(world.broker.solution_for(world.want("shop.example")))
+        page.addCallback(pages.append)
+    assert len(world.client.pending) == 2
+    world.solved()
+    world.solved()
+    assert len(pages) == 2
+    assert world.find("shop.example").serial == 1
+
+
+@pytest.mark.parametrize("solution", [Solution(), Solution({"user-agent": "UA"})])
+def test_a_page_without_page_or_clearance_is_an_error(solution):
+    world = World()
+    page = Deferred.fromCoroutine(world.broker.solution_for(world.want("shop.example")))
+    page.addErrback(lambda failure: world.ended.append(failure.value))
+    world.client.pending[0][1].callback(solution)
+    assert "neither a page nor a clearance" in str(world.ended[0])
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever happens, in whatever order."""
+
+    def __init__(self):
+        super().__init__()
+        self.world = World(max_concurrent_tasks=3, breaker_seconds=5.0)
+        self.waiting = []
+        self.world.client.on_start = self.starts
+        self.outcomes = Counter()
+
+    def starts(self, task):
+        host = task.website_url.split("/")[2]
+        exit = Exit.parse(task.proxy)
+        assert self.world.find(host, exit) is None, "a good clearance stood unused"
+
+    @rule(host=st.sampled_from(HOSTS), exit=st.sampled_from(EXITS))
+    def challenge(self, host, exit):
+        """A request without a clearance is challenged; one at hand is taken at no cost."""
+        if self.world.find(host, exit) is None:
+            self.waiting.append(self.world.ask(host, exit))
+
+    @rule(host=st.sampled_from(HOSTS), exit=st.sampled_from(EXITS))
+    def accept(self, host, exit):
+        clearance = self.world.find(host, exit)
+        if clearance is not None:
+            self.world.broker.accepted(host, clearance)
+
+    @rule(host=st.sampled_from(HOSTS), exit=st.sampled_from(EXITS), times=st.integers(1, 4))
+    def reject(self, host, exit, times):
+        """Some requests in flight with one clearance are challenged, and want another."""
+        clearance = self.world.find(host, exit)
+        for _ in range(times if clearance else 0):
+            self.world.broker.rejected(host, clearance)
+            again = self.world.find(host, exit)
+            if again is None or again.serial == clearance.serial:
+                assert again is None
+                self.waiting.append(self.world.ask(host, exit))
+
+    @precondition(lambda self: self.world.client.pending)
+    @rule(data=st.data())
+    def ready(self, data):
+        self.world.solved(data.draw(st.integers(0, len(self.world.client.pending) - 1)))
+        self.outcomes["ready"] += 1
+
+    @precondition(lambda self: self.world.client.pending)
+    @rule(
+        data=st.data(),
+        error=st.sampled_from(
+            [
+                lambda: ApiError("ERROR_OF_TOMORROW"),
+                lambda: SolveTimeout(1),
+                lambda: TransportError("cut", sent=True),
+            ]
+        ),
+    )
+    def fail_or_time_out(self, data, error):
+        index = data.draw(st.integers(0, len(self.world.client.pending) - 1))
+        self.world.failed(error(), index)
+        self.outcomes["failed"] += 1
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def cancel(self, data):
+        self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1))).cancel()
+
+    @rule(seconds=st.sampled_from([0.1, 3.0, 10.0]))
+    def time_passes(self, seconds):
+        self.world.clock.advance(seconds)
+
+    @invariant()
+    def never_two_tasks_at_once_for_one_scope_and_exit(self):
+        flights = self.world.broker._shared
+        pending = Counter(
+            (self.world.broker._holdings.scope(zone_of(host), host, exit), exit)
+            for host, exit in (
+                (task.website_url.split("/")[2], Exit.parse(task.proxy))
+                for task, _ in self.world.client.pending
+            )
+        )
+        assert all(count == 1 for count in pending.values())
+        assert len(self.world.client.pending) <= min(3, len(flights))
+
+    @invariant()
+    def nobody_waits_for_nothing(self):
+        still = [waiter for waiter in self.waiting if not waiter.called]
+        assert len(still) <= sum(
+            len(flight.waiters) for flight in self.world.broker._shared.values()
+        )
+
+    @invariant()
+    def the_counters_add_up(self):
+        stats, pending = self.world.stats, len(self.world.client.pending)
+        assert stats["ezcaptcha/tasks/created"] == self.world.client.created
+        assert stats["ezcaptcha/tasks/ready"] == self.outcomes["ready"]
+        assert stats["ezcaptcha/tasks/failed"] == self.outcomes["failed"]
+        assert self.world.client.created == sum(self.outcomes.values()) + pending
+
+    def teardown(self):
+        while self.world.client.pending:
+            self.world.solved()
+        assert all(waiter.called for waiter in self.waiting)
+        assert self.world.broker._waiting == 0
+        assert all(
+            not isinstance(end, Exception) or isinstance(end, EzCaptchaError)
+            for end in self.world.ended
+            if "Cancelled" not in type(end).__name__
+        )
+        self.world.broker.close()
+        assert self.world.clock.getDelayedCalls() == []
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=2000, stateful_step_count=25, deadline=None)
