@@ -34,14 +34,14 @@ class Report:
         """Log the sums."""
         value = self._stats.get_value
         logger.info(
-            "EzCaptcha: %d challenges met, %d tasks created, %d solved in %.1f s,"
-            " %d requests given up, %d sent with a clearance at hand",
+            "EzCaptcha: challenges %d, tasks %d, solved %d, given up %d, reused %d,"
+            " seconds waited %.1f",
             value("ezcaptcha/challenges", 0),
             value("ezcaptcha/tasks/created", 0),
             value("ezcaptcha/tasks/ready", 0),
-            value("ezcaptcha/solve_seconds/total", 0.0),
             value("ezcaptcha/requests/gave_up", 0),
             value("ezcaptcha/clearances/reused", 0),
+            value("ezcaptcha/solve_seconds/total", 0.0),
         )
         balance = await self._current_balance()
         if balance is not None and self._balance is not None:

@@ -150,6 +150,6 @@ def test_the_cost_is_summed_up_in_one_line(crawl, sandbox):
     settings = {"EZCAPTCHA_LOG_BALANCE": True}
     result = crawl(sandbox, items(sandbox, count=3), settings=settings)
     assert result.log.count("INFO: EzCaptcha: ") == 2
-    assert "1 tasks created, 1 solved" in result.log
+    assert "EzCaptcha: challenges 3, tasks 1, solved 1, given up 0, reused 0," in result.log
     assert "EzCaptcha: 20 points spent, 99980 left" in result.log
     assert result.stats["ezcaptcha/points_spent"] == 20

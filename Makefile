@@ -1,0 +1,31 @@
+# Needs Python 3.10+ and make; everything else is installed into .venv.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: demo test unit lint wheel clean
+
+demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
+	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
+
+test: .venv/test  ## all tests, with coverage
+	$(RUN) -m pytest -n 4 --cov --cov-report=term $(ARGS)
+
+unit: .venv/test  ## the tests that need no crawl
+	$(RUN) -m pytest tests/unit $(ARGS)
+
+lint: .venv/test .venv/lint  ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+wheel: .venv/lint  ## build wheel and sdist, install each into an empty environment
+	$(RUN) tests/check_wheel.py
+
+clean:
+	rm -rf .venv build dist htmlcov *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis example_project/items
+
+.venv/demo .venv/test .venv/lint: setup.cfg pyproject.toml
+	@test -x $(RUN) || $(PYTHON) -m venv .venv
+	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$(if $(filter demo,$(@F)),sandbox,$(@F))]'
+	@touch $@
