@@ -42,12 +42,17 @@ def crawl_for_real(options):
 
 def crawl_the_sandbox():
     with Sandbox(latency=3) as sandbox:
-        print(f"Sandbox: the service at {sandbox.api_url}, the sites behind a proxy, all on loopback.")
+        print(
+            f"Sandbox: the service at {sandbox.api_url}, the sites behind a proxy, all on loopback."
+        )
         settings = {
             "EZCAPTCHA_API_URL": sandbox.api_url,
             "EZCAPTCHA_POLL_INTERVAL": 0.5,
         }
-        environment = {"EZCAPTCHA_CLIENT_KEY": sandbox.key, "http_proxy": sandbox.proxy_url("crawl")}
+        environment = {
+            "EZCAPTCHA_CLIENT_KEY": sandbox.key,
+            "http_proxy": sandbox.proxy_url("crawl"),
+        }
         began = time.monotonic()
         crawl("opt_in", settings, environment, proxy=sandbox.proxy_url("opt-in"))
         crawl("transparent", settings, environment)

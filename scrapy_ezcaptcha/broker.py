@@ -100,7 +100,7 @@ class Broker:
         """Whether a clearance of *zone* may be held or on its way; cheap to ask."""
         return zone in self._zones or self._holdings.has_zone(zone)
 
-    def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:  # noqa: A002
+    def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:
         """Return the clearance that serves *host* by *exit*, if there is one."""
         return self._holdings.find(zone, host, exit)
 
@@ -113,7 +113,7 @@ class Broker:
         """Keep *clearance* with its renewed cookies."""
         self._holdings.renew(clearance)
 
-    async def wait_for_solve(self, zone: str, host: str, exit: Exit) -> None:  # noqa: A002
+    async def wait_for_solve(self, zone: str, host: str, exit: Exit) -> None:
         """Wait until no solve is under way for *host* by *exit*.
 
         Raises:

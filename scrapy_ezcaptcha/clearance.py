@@ -98,7 +98,7 @@ class Clearance:
         *,
         zone: str,
         scope: str,
-        exit: Exit,  # noqa: A002
+        exit: Exit,
         serial: int,
     ) -> Clearance:
         """Keep of a solution what may go out on a request."""

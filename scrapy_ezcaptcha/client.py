@@ -83,7 +83,7 @@ class EzCaptchaClient:
             TransportError: no answer; its ``sent`` tells whether the task may exist.
             UnexpectedResponse: no documented answer; the task may exist.
         """
-        exit = check_exit(Exit.parse(task.proxy), allow_private=self._allow_private)  # noqa: A001
+        exit = check_exit(Exit.parse(task.proxy), allow_private=self._allow_private)
         payload = create_task_payload(self._client_key, task, self._app_id)
         status, body = await self._transport.call("createTask", payload)
         return parse_task_id(body, status=status, hide=(self._client_key, *exit.secrets))

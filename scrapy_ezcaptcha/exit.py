@@ -115,7 +115,7 @@ class Exit:
         return self.address
 
 
-def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:  # noqa: A002
+def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:
     """Return *exit* if the service can use it.
 
     Args:
@@ -209,7 +209,7 @@ def _proxy_meta(request: Request) -> dict[str, Any]:
     return {key: request.meta[key] for key in keys if key in request.meta}
 
 
-def _exit_error(cause: str, exit: Exit | None = None) -> ExitError:  # noqa: A002
+def _exit_error(cause: str, exit: Exit | None = None) -> ExitError:
     return ExitError(cause, _MESSAGES[cause].format(address=exit.address if exit else ""))
 
 

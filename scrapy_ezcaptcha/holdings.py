@@ -54,12 +54,12 @@ class Holdings:
         """Whether any exit holds a clearance of *zone*."""
         return self._store.has_zone(zone)
 
-    def scope(self, zone: str, host: str, exit: Exit) -> str:  # noqa: A002
+    def scope(self, zone: str, host: str, exit: Exit) -> str:
         """Return the scope whose clearance serves *host*: the whole zone, or itself if apart."""
         apart = self._apart.get((zone, exit))
         return host if apart is not None and host in apart.hosts else whole(zone)
 
-    def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:  # noqa: A002
+    def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:
         """Return the clearance that serves *host* by *exit*, if there is one."""
         return self._store.get(self.scope(zone, host, exit), exit)
 

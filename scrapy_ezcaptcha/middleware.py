@@ -141,7 +141,7 @@ class EzCaptchaMiddleware:
             own = None if options.proxy else self._exits.before_sending(request)
         except ExitError:
             return None  # said when it meets a challenge
-        exit = options.proxy or own or self._config.proxy  # noqa: A001
+        exit = options.proxy or own or self._config.proxy
         if exit is None:
             return None
         try:
@@ -181,7 +181,7 @@ class EzCaptchaMiddleware:
         if not self._broker.knows_zone(zone) or self._options(request) is None:
             return
         try:
-            exit = self._exits.after_sending(request)  # noqa: A001
+            exit = self._exits.after_sending(request)
         except ExitError:
             return
         clearance = self._broker.find(zone, host, exit) if exit else None

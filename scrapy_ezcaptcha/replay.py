@@ -78,7 +78,7 @@ def place_of(request: Request) -> tuple[str, str]:
     return host, zone_of(host)
 
 
-def replay_of(request: Request, note: Note, exit: Exit | None = None) -> Request:  # noqa: A002
+def replay_of(request: Request, note: Note, exit: Exit | None = None) -> Request:
     """Return *request* once more, as it was: same method, body, callbacks, meta, priority.
 
     It leaves by *exit*, or by its own if that is None.
@@ -138,7 +138,7 @@ class Replayer:
         if not is_allowed_domain(request, self._config):
             raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {host}")
         own = self._exits.after_sending(request)
-        exit = check_exit(  # noqa: A001
+        exit = check_exit(
             options.proxy or own or self._config.proxy,
             allow_private=self._config.service_on_loopback,
         )

@@ -76,7 +76,7 @@ class Solver:
         self,
         zone: str,
         task: CloudFlare5STask,
-        exit: Exit,  # noqa: A002
+        exit: Exit,
         lacks: Callable[[Solution], str | None],
     ) -> Solution:
         """Have *task* solved as soon as there is room for it.
@@ -117,7 +117,7 @@ class Solver:
         self,
         zone: str,
         task: CloudFlare5STask,
-        exit: Exit,  # noqa: A002
+        exit: Exit,
         lacks: Callable[[Solution], str | None],
         turn: _Turn,
     ) -> Solution:

@@ -1,98 +1,16 @@
-"""Real crawls against the sandbox, for all tests."""
-
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support import Crawl
 
 from scrapy_ezcaptcha.sandbox import Sandbox
-
-RUNNER = Path(__file__).with_name("crawl_runner.py")
-PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-KEY_VARIABLES = ("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_API_KEY")
-
-
-@dataclass
-class CrawlResult:
-    pages: list[dict[str, Any]]
-    errors: list[dict[str, Any]]
-    stats: dict[str, Any]
-    log: str = field(repr=False)
-    seconds: float = 0.0
-
-    def stat(self, name: str) -> Any:
-        return self.stats.get(f"ezcaptcha/{name}", 0)
-
-    @property
-    def challenge_pages(self) -> list[dict[str, Any]]:
-        return [page for page in self.pages if page["status"] in {403, 429, 503}]
-
-
-def clean_environment(**extra: str) -> dict[str, str]:
-    """The environment without proxies and keys of whoever runs the tests."""
-    names = {*PROXY_VARIABLES, *(name.upper() for name in PROXY_VARIABLES), *KEY_VARIABLES}
-    kept = {name: value for name, value in os.environ.items() if name not in names}
-    return {**kept, **extra}
-
-
-class Crawl:
-    """Runs crawls in subprocesses; each gets a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0
-
-    def __call__(
-        self,
-        sandbox: Sandbox | None,
-        requests: list[dict[str, Any]],
-        *,
-        settings: dict[str, Any] | None = None,
-        env: dict[str, str] | None = None,
-        timeout: float = 60,
-        middleware: bool = True,
-        **plan: Any,
-    ) -> CrawlResult:
-        self.count += 1
-        folder = self.folder / str(self.count)
-        folder.mkdir()
-        base: dict[str, Any] = dict(sandbox.settings()) if sandbox else {}
-        if middleware:
-            base["DOWNLOADER_MIDDLEWARES"] = {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}
-        plan |= {
-            "requests": requests,
-            "settings": {**base, **(settings or {})},
-            "out": str(folder / "result.json"),
-            "log": str(folder / "log.txt"),
-        }
-        (folder / "plan.json").write_text(json.dumps(plan))
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, str(RUNNER), str(folder / "plan.json")],
-            env=clean_environment(**(env or {})),
-            cwd=folder,
-            timeout=timeout,
-            capture_output=True,
-            text=True,
-        )
-        seconds = time.monotonic() - began
-        log_file = folder / "log.txt"
-        log = (log_file.read_text() if log_file.exists() else "") + done.stdout + done.stderr
-        assert done.returncode == 0, log
-        result = json.loads((folder / "result.json").read_text())
-        return CrawlResult(result["pages"], result["errors"], result["stats"], log, seconds)
 
 
 @pytest.fixture
 def crawl(tmp_path: Path) -> Crawl:
+    """Runs crawls in processes of their own."""
     return Crawl(tmp_path)
 
 
@@ -101,8 +19,3 @@ def sandbox():
     """The sandbox as it is by default, with a quick service."""
     with Sandbox(latency=0.3) as running:
         yield running
-
-
-def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:
-    """Meta of a request that opts in and leaves by the exit *user*."""
-    return {"proxy": sandbox.proxy_url(user), "ezcaptcha": options or True}

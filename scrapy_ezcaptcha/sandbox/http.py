@@ -66,7 +66,7 @@ class HttpConnection(asyncio.Protocol):
         handler: Callable[[Call], Reply],
         tls_for: Callable[[str], ssl.SSLContext] | None = None,
         *,
-        exit: str | None = None,  # noqa: A002
+        exit: str | None = None,
         host: str | None = None,
     ) -> None:
         self._handler = handler

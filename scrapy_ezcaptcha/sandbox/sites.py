@@ -131,7 +131,7 @@ class Edge:
         """Return the host that answers where none is named."""
         return next(iter(self._sites))
 
-    def issue(self, host: str, exit: str, user_agent: str) -> str | None:  # noqa: A002
+    def issue(self, host: str, exit: str, user_agent: str) -> str | None:
         """Return a new ``cf_clearance`` for a solved challenge of *host*, None if it has none."""
         site = self.site_of(host)
         if site is None or site.protection is None:
@@ -139,7 +139,7 @@ class Edge:
         place = host if site.protection.per_host else site.zone
         return self._mint(_Clearance(place, exit, user_agent, self._clock()))
 
-    def visit(self, host: str, url: str, call: Call, exit: str) -> Reply:  # noqa: A002
+    def visit(self, host: str, url: str, call: Call, exit: str) -> Reply:
         """Answer a request to *host* that arrives from *exit*."""
         site = self.site_of(host)
         if site is None:
@@ -160,7 +160,7 @@ class Edge:
         site: Site,
         host: str,
         call: Call,
-        exit: str,  # noqa: A002
+        exit: str,
     ) -> tuple[str, str | None]:
         """Return the verdict on a request, and a cookie that replaces the one it brought."""
         protection = site.protection

@@ -26,7 +26,7 @@ class MemoryStore:
         """Whether any exit holds a clearance of *zone*."""
         return zone in self._zones
 
-    def get(self, scope: str, exit: Exit) -> Clearance | None:  # noqa: A002
+    def get(self, scope: str, exit: Exit) -> Clearance | None:
         """Return the clearance of *scope*, a zone or a host, by *exit*, if there is one."""
         return self._clearances.get((scope, exit))
 
@@ -38,7 +38,7 @@ class MemoryStore:
         if forgotten is not None:
             self._forget_zone(forgotten.zone)
 
-    def remove(self, scope: str, exit: Exit) -> None:  # noqa: A002
+    def remove(self, scope: str, exit: Exit) -> None:
         """Drop the clearance of *scope* by *exit*, if there is one."""
         removed = self._clearances.pop((scope, exit))
         if removed is not None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import RUNNER, clean_environment, via
+from support import RUNNER, clean_environment, via
 
 from scrapy_ezcaptcha.sandbox import Sandbox
 

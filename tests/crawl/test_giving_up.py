@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import via
+from support import via
 
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 

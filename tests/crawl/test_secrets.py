@@ -7,7 +7,7 @@ from base64 import b64encode
 from urllib.parse import quote
 
 import pytest
-from conftest import via
+from support import via
 
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
@@ -74,7 +74,5 @@ def test_nothing_of_ours_goes_to_the_disk_queue(crawl, sandbox, tmp_path):
     result = crawl(sandbox, start, settings=settings, follow="next")
     assert len(result.pages) == 30
     assert result.stats["scheduler/enqueued/disk"] >= 30
-    stored = b"".join(
-        path.read_bytes() for path in (tmp_path / "job").rglob("*") if path.is_file()
-    )
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "job").rglob("*") if path.is_file())
     assert not any(value.encode() in stored for value in sandbox.edge._clearances)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from conftest import via
+from support import via
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 

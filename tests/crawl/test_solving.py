@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import via
+from support import via
 
 from scrapy_ezcaptcha.sandbox import USER_AGENT, Protection, Sandbox, Site
 

@@ -115,7 +115,7 @@ def test_a_service_that_stays_down_is_an_error_that_says_so(run):
         )
         await client.solve(CloudFlare5STask("http://shop.example/", "http://u:p@127.0.0.1:1"))
 
-    with pytest.raises(TransportError, match="createTask: .*refused") as caught:
+    with pytest.raises(TransportError, match=r"createTask: .*refused") as caught:
         run(go)
     assert caught.value.sent is False
 

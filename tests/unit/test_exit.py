@@ -150,8 +150,11 @@ def test_private_is_fine_while_the_service_is_on_loopback():
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "127.9.9.9", "10.1.2.3", "172.16.0.1", "172.31.9.9", "192.168.1.1", "169.254.1.1"]
-    + ["0.0.0.0", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1", "localhost", "a.localhost"],
+    [
+        *("127.0.0.1", "127.9.9.9", "10.1.2.3", "172.16.0.1", "172.31.9.9", "192.168.1.1"),
+        *("169.254.1.1", "0.0.0.0", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"),
+        *("localhost", "a.localhost"),
+    ],
 )
 def test_private_hosts(host):
     assert is_private(host)

@@ -1,0 +1,252 @@
+"""The sandbox is a strict judge. Asked here by other means than Scrapy."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from urllib.parse import urlsplit
+
+import pytest
+
+from scrapy_ezcaptcha.sandbox import USER_AGENT, Protection, Sandbox, Site
+
+
+def browse(
+    sandbox, url, *, user="exit1", cookie=None, agent=USER_AGENT, method="GET", password=None
+):
+    """Fetch *url* through the sandbox's proxy, as a plain HTTP client."""
+    proxy = urlsplit(sandbox.proxy_url(user))
+    pair = f"{user}:{sandbox.proxy_password if password is None else password}"
+    authorization = {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+    headers = {"User-Agent": agent, **({"Cookie": f"cf_clearance={cookie}"} if cookie else {})}
+    connection = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=5)
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(
+            proxy.hostname, proxy.port, timeout=5, context=context
+        )
+        connection.set_tunnel(parts.hostname, 443, authorization)
+        connection.request(method, parts.path or "/", headers=headers)
+    else:
+        connection.request(method, url, headers={**headers, **authorization})
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response, body
+
+
+def call(sandbox, method, payload, verb="POST"):
+    service = urlsplit(sandbox.api_url)
+    connection = http.client.HTTPConnection(service.hostname, service.port, timeout=5)
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    connection.request(verb, f"/{method}", body)
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer
+
+
+def solve(sandbox, url="http://shop.example/", user="exit1"):
+    task = {"type": "CloudFlare5STask", "websiteURL": url, "proxy": sandbox.proxy_url(user)}
+    created = call(sandbox, "createTask", {"clientKey": sandbox.key, "task": task})
+    polled = {"clientKey": sandbox.key, "taskId": created["taskId"]}
+    while (answer := call(sandbox, "getTaskResult", polled))["status"] == "processing":
+        time.sleep(0.02)
+    return answer["solution"]
+
+
+@pytest.fixture
+def sandbox():
+    with Sandbox(latency=0.05) as running:
+        yield running
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_clearance_opens_its_zone(sandbox, scheme):
+    response, body = browse(sandbox, f"{scheme}://shop.example/")
+    assert (response.status, response.headers["cf-mitigated"]) == (403, "challenge")
+    assert b"_cf_chl_opt" in body
+    solution = solve(sandbox, f"{scheme}://shop.example/")
+    cookie = solution["cookies"]["cf_clearance"]
+    for host in ("shop.example", "www.shop.example"):
+        response, body = browse(sandbox, f"{scheme}://{host}/item/2", cookie=cookie)
+        assert response.status == 200
+        assert b"Item 2" in body
+    assert "Catalogue" in solution["body"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"agent": "Scrapy"}, id="another-user-agent"),
+        pytest.param({"user": "exit2"}, id="another-exit"),
+        pytest.param({"url": "http://bots.example/"}, id="another-zone"),
+        pytest.param({"cookie": "made-up"}, id="made-up"),
+    ],
+)
+def test_a_clearance_opens_nothing_else(sandbox, change):
+    cookie = solve(sandbox)["cookies"]["cf_clearance"]
+    asked = {"url": "http://shop.example/", "cookie": cookie, **change}
+    response, _ = browse(sandbox, asked.pop("url"), **asked)
+    assert response.status in {403, 429}
+    assert sandbox.edge.visits[-1].verdict == "rejected"
+
+
+def test_a_clearance_wears_out():
+    with Sandbox([Site("shop.example", Protection(max_uses=2))], latency=0) as sandbox:
+        cookie = solve(sandbox)["cookies"]["cf_clearance"]
+        statuses = [
+            browse(sandbox, "http://shop.example/", cookie=cookie)[0].status for _ in range(3)
+        ]
+    assert statuses == [200, 200, 403]
+
+
+def test_a_clearance_expires():
+    with Sandbox([Site("shop.example", Protection(max_age=0))], latency=0) as sandbox:
+        cookie = solve(sandbox)["cookies"]["cf_clearance"]
+        assert browse(sandbox, "http://shop.example/", cookie=cookie)[0].status == 403
+
+
+def test_an_old_cookie_is_worth_nothing_once_renewed():
+    with Sandbox([Site("shop.example", Protection(renew_every=1))], latency=0) as sandbox:
+        cookie = solve(sandbox)["cookies"]["cf_clearance"]
+        response, _ = browse(sandbox, "http://shop.example/", cookie=cookie)
+        newer = response.headers["Set-Cookie"].partition(";")[0].partition("=")[2]
+        assert browse(sandbox, "http://shop.example/", cookie=cookie)[0].status == 403
+        assert browse(sandbox, "http://shop.example/", cookie=newer)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("http://open.example/", 200),
+        ("http://block.example/", 403),
+        ("http://limit.example/", 429),
+        ("http://form.example/", 200),
+        ("http://nowhere.example/", 502),
+        ("http://open.example/status?code=418", 418),
+        ("http://open.example/redirect?to=/x", 302),
+        ("http://open.example/robots.txt", 200),
+    ],
+)
+def test_open_sites(sandbox, url, status):
+    response, _ = browse(sandbox, url)
+    assert response.status == status
+    assert "cf-mitigated" not in response.headers
+
+
+def test_the_proxy_wants_a_password(sandbox):
+    response, _ = browse(sandbox, "http://open.example/", password="wrong")
+    assert response.status == 407
+    with pytest.raises(OSError, match="407"):
+        browse(sandbox, "https://open.example/", password="wrong")
+    assert sandbox.report()["refused_by_proxy"] == 2
+
+
+def test_without_the_proxy_the_first_site_answers(sandbox):
+    site = urlsplit(sandbox.direct_url)
+    connection = http.client.HTTPConnection(site.hostname, site.port, timeout=5)
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 403
+    connection.close()
+    assert sandbox.edge.visits[-1].exit == "direct"
+
+
+GOOD = {"type": "CloudFlare5STask", "websiteURL": "http://shop.example/"}
+
+
+@pytest.mark.parametrize(
+    ("method", "payload", "code"),
+    [
+        ("createTask", b"{", "ERROR_CONTENT_TYPE_ERROR"),
+        ("createTask", b"[]", "ERROR_REQUEST_PARAMETERS"),
+        ("nothing", {}, "ERROR_NOT_FOUND"),
+        ("getBalance", {"clientKey": "wrong"}, "ERROR_KEY_DOES_NOT_EXIST"),
+        ("createTask", {}, "ERROR_REQUEST_PARAMETERS"),
+        ("createTask", {"task": {**GOOD, "type": "Other"}}, "ERROR_TASK_TYPE_NOT_SUPPORTED"),
+        ("createTask", {"task": GOOD}, "ERROR_REQUEST_PROXY_MISSING"),
+        ("createTask", {"task": {**GOOD, "proxy": "http://u:no@h:1"}}, "ERROR_REQUEST_PARAMETERS"),
+        (
+            "createTask",
+            {"task": {**GOOD, "proxy": "", "rqData": "x"}},
+            "ERROR_REQUEST_PROXY_MISSING",
+        ),
+        (
+            "createTask",
+            {"task": {**GOOD, "proxy": None, "rqData": "x"}},
+            "ERROR_REQUEST_PROXY_MISSING",
+        ),
+        ("getTaskResult", {"taskId": "unknown"}, "ERROR_TASK_NOT_EXIST"),
+    ],
+)
+def test_the_service_refuses_what_the_real_one_would(sandbox, method, payload, code):
+    if isinstance(payload, dict):
+        payload = {"clientKey": sandbox.key, **payload}
+    answer = call(sandbox, method, payload)
+    assert (answer["errorId"], answer["errorCode"]) == (1, code)
+
+
+def test_rq_data_must_be_an_object(sandbox):
+    task = {**GOOD, "proxy": sandbox.proxy_url(), "rqData": "a=1"}
+    answer = call(sandbox, "createTask", {"clientKey": sandbox.key, "task": task})
+    assert answer["errorCode"] == "ERROR_REQUEST_PARAMETERS"
+
+
+def test_an_empty_account_pays_nothing():
+    with Sandbox(balance=30, latency=0) as sandbox:
+        solve(sandbox)
+        task = {**GOOD, "proxy": sandbox.proxy_url()}
+        answer = call(sandbox, "createTask", {"clientKey": sandbox.key, "task": task})
+        assert answer["errorCode"] == "ERROR_ZERO_BALANCE"
+        assert call(sandbox, "getBalance", {"clientKey": sandbox.key})["balance"] == 10
+
+
+def test_a_get_is_refused(sandbox):
+    assert call(sandbox, "createTask", {}, "GET")["errorCode"] == "ERROR_REQUEST_METHOD"
+
+
+def test_it_tells_what_it_saw(sandbox):
+    browse(sandbox, "http://shop.example/")
+    browse(sandbox, "http://open.example/")
+    report = call(sandbox, "_sandbox", b"")
+    assert (report["pages"], report["challenges"], report["tasks"]) == (1, 1, 0)
+    assert report["hosts"]["shop.example"] == {"challenge": 1}
+
+
+def test_garbage_on_a_connection_is_dropped(sandbox):
+    import socket
+
+    service = urlsplit(sandbox.api_url)
+    with socket.create_connection((service.hostname, service.port), timeout=5) as raw:
+        raw.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        assert raw.recv(100) == b""
+
+
+def test_it_can_be_stopped_twice():
+    sandbox = Sandbox()
+    sandbox.start()
+    sandbox.stop()
+    sandbox.stop()
+
+
+def test_from_the_shell():
+    command = [sys.executable, "-m", "scrapy_ezcaptcha.sandbox", "--latency", "0.1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    lines = []
+    while not lines or not lines[-1].startswith("Ctrl-C"):
+        lines.append(process.stdout.readline())
+        assert lines[-1], lines
+    said = "".join(lines)
+    assert "EZCAPTCHA_API_URL=http://127.0.0.1:" in said
+    assert "EZCAPTCHA_CLIENT_KEY=" in said
+    assert "shop.example" in said
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert json.loads(rest)["tasks"] == 0
