@@ -114,13 +114,13 @@ class Broker:
         self._holdings.renew(clearance)
 
     async def wait_for_solve(self, zone: str, host: str, exit: Exit) -> None:
-        """Wait until no solve is under way for *host* by *exit*.
+        """Wait while a solve for *host* by *exit* is under way and nothing else is at hand.
 
         Raises:
             CrawlEnding: the crawl began to close meanwhile.
         """
-        flight = self._shared.get((self._holdings.scope(zone, host, exit), exit))
-        if flight is not None:
+        flight = self._shared.get((zone, exit))
+        if flight is not None and self._holdings.find(zone, host, exit) is None:
             outcome = await self._outcome(flight)
             if isinstance(outcome, CrawlEnding):
                 raise outcome
@@ -148,11 +148,10 @@ class Broker:
             CrawlEnding: the crawl began to close.
             EzCaptchaError: the solve failed.
         """
-        scope = self._holdings.scope(want.zone, want.host, want.exit)
-        flight = self._shared.get((scope, want.exit))
+        flight = self._shared.get((want.zone, want.exit))
         if flight is None:
             self._solver.check(want.zone)
-            flight = self._launch(want, self._earn(scope, want), scope)
+            flight = self._launch(want, self._earn(want), is_shared=True)
         clearance: Clearance = await self._result(flight)
         return clearance
 
@@ -165,7 +164,9 @@ class Broker:
             EzCaptchaError: the solve failed.
         """
         self._solver.check(want.zone)
-        solution: Solution = await self._result(self._launch(want, self._earn_page(want)))
+        solution: Solution = await self._result(
+            self._launch(want, self._earn_page(want), is_shared=False)
+        )
         return solution
 
     def close(self) -> None:
@@ -181,27 +182,23 @@ class Broker:
             if flight.running is not None:
                 flight.running.cancel()
 
-    def _launch(
-        self, want: Want, work: Coroutine[Any, Any, Any], scope: str | None = None
-    ) -> _Flight:
-        """Set *work* going, shared by all who want *scope* if it is given."""
+    def _launch(self, want: Want, work: Coroutine[Any, Any, Any], *, is_shared: bool) -> _Flight:
+        """Set *work* going; if shared, then for all who want the same zone and exit."""
         if self._closed or self._is_closing():
             work.close()
             raise CrawlEnding
         flight = _Flight()
         self._flights.add(flight)
-        if scope is not None:
-            self._shared[scope, want.exit] = flight
+        if is_shared:
+            self._shared[want.zone, want.exit] = flight
             self._zones[want.zone] += 1
-        flight.running = deferred_from_coro(self._fly(flight, want, work, scope))
+        flight.running = deferred_from_coro(self._fly(flight, want, work))
         flight.running.addErrback(lambda _: None)  # cancelled, and everybody was told
         if not self._watch.running:
             self._watch.start(_LOOK_FOR_CLOSING_SECONDS, now=False)
         return flight
 
-    async def _fly(
-        self, flight: _Flight, want: Want, work: Coroutine[Any, Any, Any], scope: str | None
-    ) -> None:
+    async def _fly(self, flight: _Flight, want: Want, work: Coroutine[Any, Any, Any]) -> None:
         try:
             outcome = await work
         except EzCaptchaError as error:
@@ -211,30 +208,34 @@ class Broker:
         except Exception:
             logger.exception("A solve broke down")
             outcome = EzCaptchaError("internal error, see the log")
-        if scope is not None and self._shared.get((scope, want.exit)) is flight:
-            del self._shared[scope, want.exit]
+        if self._shared.get((want.zone, want.exit)) is flight:
+            del self._shared[want.zone, want.exit]
             self._zones -= Counter((want.zone,))
         self._flights.discard(flight)
         flight.land(outcome)
 
-    async def _earn(self, scope: str, want: Want) -> Clearance:
-        """Have *want* solved and keep what that earned for *scope*."""
+    async def _earn(self, want: Want) -> Clearance:
+        """Have *want* solved and keep what that earned."""
         solution = await self._solver.solve(
             want.zone, want.task, want.exit, lacks=_lacks_for_clearance
         )
-        return self._keep(solution, scope, want)
+        return self._keep(solution, want)
 
     async def _earn_page(self, want: Want) -> Solution:
         """Have *want* solved for its page; keep the clearance too, if none is held."""
         solution = await self._solver.solve(want.zone, want.task, want.exit, lacks=_lacks_for_page)
         held = self._holdings.find(want.zone, want.host, want.exit)
         if held is None and _lacks_for_clearance(solution) is None:
-            self._keep(solution, self._holdings.scope(want.zone, want.host, want.exit), want)
+            self._keep(solution, want)
         return solution
 
-    def _keep(self, solution: Solution, scope: str, want: Want) -> Clearance:
+    def _keep(self, solution: Solution, want: Want) -> Clearance:
         clearance = Clearance.from_solution(
-            solution, zone=want.zone, scope=scope, exit=want.exit, serial=next(self._serials)
+            solution,
+            zone=want.zone,
+            origin=want.host,
+            exit=want.exit,
+            serial=next(self._serials),
         )
         self._holdings.add(clearance)
         return clearance

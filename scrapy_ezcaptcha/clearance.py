@@ -69,22 +69,17 @@ def zone_of(host: str) -> str:
     return host
 
 
-def whole(zone: str) -> str:
-    """Return the scope of a clearance that serves all hosts of *zone*."""
-    return f"*.{zone}"
-
-
 @dataclass(frozen=True)
 class Clearance:
     """The right to pass the challenges of one zone by one exit.
 
-    ``scope`` is :func:`whole` the zone, or one host of it that wants a clearance of its own.
-    ``serial`` tells two clearances of one scope and exit apart; a renewed cookie does
-    not change it. ``headers`` has lower-case names and holds the User-Agent.
+    ``origin`` is the host whose challenge was solved. ``serial`` tells clearances apart; a
+    renewed cookie does not change it. ``headers`` has lower-case names and holds the
+    User-Agent.
     """
 
     zone: str
-    scope: str
+    origin: str
     exit: Exit
     serial: int
     headers: Mapping[str, str] = field(repr=False)
@@ -97,7 +92,7 @@ class Clearance:
         solution: Solution,
         *,
         zone: str,
-        scope: str,
+        origin: str,
         exit: Exit,
         serial: int,
     ) -> Clearance:
@@ -107,7 +102,8 @@ class Clearance:
             for name, value in solution.headers.items()
             if name not in _NEVER_REPLAYED and not name.startswith(_NEVER_REPLAYED_PREFIXES)
         }
-        return cls(zone, scope, exit, serial, headers, dict(solution.cookies), solution.tls_version)
+        cookies = dict(solution.cookies)
+        return cls(zone, origin, exit, serial, headers, cookies, solution.tls_version)
 
     def renewed(self, request: Request, response: Response) -> Clearance:
         """Return this clearance with the cookies that *response* renewed, if any."""

@@ -1,45 +1,38 @@
 """Which clearance serves which host, and whom a rejection concerns. No I/O, no clock.
 
-A clearance serves its whole zone until a host rejects it that never accepted it
-while its siblings do. Such a host is set apart: it gets a clearance of its own, and
-the zone keeps its one. When the zone's is rejected in turn, it had perhaps only
-expired, so a set-apart host's newer clearance is tried on the zone before another
-one is paid for; if the zone rejects that too, the host stays apart for good.
+A clearance serves every host of its zone that has not refused it. A host refuses one
+by challenging a request that carried it. Where that host had accepted it before, it
+has expired, for everybody. Where nobody has, and it was solved for this very host, it
+is of no use to anybody. Else the host only wants one of its own; but before another
+solve is paid for, it tries what else its zone has at hand, so that hosts that differ
+do not chase each other.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from scrapy_ezcaptcha.clearance import whole
 from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
     from scrapy_ezcaptcha.clearance import Clearance
     from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.stores import MemoryStore
+    from scrapy_ezcaptcha.stores import Held, MemoryStore
 
-_MAX_RECORDS = 10_000
-_MAX_HOSTS = 1_000  # remembered for one clearance
+_MAX_SERIALS = 10_000
+
+# So many clearances of its siblings a host tries; then it wants one of its own.
+_MAX_REFUSALS = 2
 
 
 class Rejection(Enum):
-    """What a rejected clearance means."""
+    """What a challenge means for the clearance that the request carried."""
 
-    STALE = "was replaced or dropped before"
-    APART = "one host wants a clearance of its own"
-    EXPIRED = "had been accepted, is now good for nobody"
-    UNUSED = "was never accepted at all"
-
-
-class _Apart:
-    """The hosts of one zone and exit that have clearances of their own."""
-
-    def __init__(self) -> None:
-        self.hosts: dict[str, bool] = {}  # host -> for good
-        self.lent: tuple[int, str] | None = None  # serial tried on the zone, and its host
+    STALE = "known before"
+    EXPIRED = "the host had accepted it: good for nobody any more"
+    REFUSED = "other hosts of the zone may accept it, this one does not"
+    UNUSED = "never accepted by anybody, not even by the host it was solved for"
 
 
 class Holdings:
@@ -47,83 +40,66 @@ class Holdings:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self._apart: Lru[tuple[str, Exit], _Apart] = Lru(_MAX_RECORDS)
-        self._accepted: Lru[int, set[str]] = Lru(_MAX_RECORDS)
+        self._served: Lru[int, bool] = Lru(_MAX_SERIALS)
 
     def has_zone(self, zone: str) -> bool:
         """Whether any exit holds a clearance of *zone*."""
         return self._store.has_zone(zone)
 
-    def scope(self, zone: str, host: str, exit: Exit) -> str:
-        """Return the scope whose clearance serves *host*: the whole zone, or itself if apart."""
-        apart = self._apart.get((zone, exit))
-        return host if apart is not None and host in apart.hosts else whole(zone)
-
     def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:
-        """Return the clearance that serves *host* by *exit*, if there is one."""
-        return self._store.get(self.scope(zone, host, exit), exit)
+        """Return the clearance to be put on a request to *host* by *exit*, if there is one."""
+        all_held = self._store.get(zone, exit)
+        if len(all_held) == 1 and not all_held[0].refused:  # nearly always
+            return all_held[0].clearance
+        tries_others = sum(host in held.refused for held in all_held) < _MAX_REFUSALS
+        candidates = [
+            held
+            for held in all_held
+            if host not in held.refused
+            and (tries_others or host in held.accepted or host == held.clearance.origin)
+        ]
+        if not candidates:
+            return None
+        return max(candidates, key=lambda held: held.rank_for(host)).clearance
 
     def add(self, clearance: Clearance) -> None:
-        """Keep a new clearance for its scope."""
-        self._store.put(clearance)
+        """Keep a new clearance."""
+        self._store.add(clearance)
 
     def renew(self, clearance: Clearance) -> None:
-        """Keep *clearance* with its renewed cookies, unless another took its place."""
-        held = self._store.get(clearance.scope, clearance.exit)
-        if held is not None and held.serial == clearance.serial:
-            self._store.put(clearance)
+        """Keep *clearance* with its renewed cookies, if it is still held."""
+        held = self._held(clearance)
+        if held is not None:
+            held.clearance = clearance
 
     def accept(self, host: str, clearance: Clearance) -> bool:
         """Note that *host* accepted *clearance*; True if it is the first host to do so."""
-        hosts = self._accepted.get(clearance.serial)
-        if hosts is None:
-            self._accepted.put(clearance.serial, {host})
-            return True
-        if len(hosts) < _MAX_HOSTS:
-            hosts.add(host)
-        return False
+        is_first = not self.has_served(clearance)
+        self._served.put(clearance.serial, True)
+        held = self._held(clearance)
+        if held is not None:
+            held.accepted.add(host)
+        return is_first
 
     def has_served(self, clearance: Clearance) -> bool:
-        """Whether any host accepted *clearance*."""
-        return bool(self._accepted.get(clearance.serial))
+        """Whether any host accepted *clearance*, held or not."""
+        return self._served.get(clearance.serial) is not None
 
     def reject(self, host: str, clearance: Clearance) -> Rejection:
         """Note that *host* challenged a request that carried *clearance*."""
-        held = self.find(clearance.zone, host, clearance.exit)
-        if held is None or held.serial != clearance.serial:
+        held = self._held(clearance)
+        if held is None or host in held.refused:
             return Rejection.STALE
-        accepted = self._accepted.get(held.serial) or set()
-        is_zone_wide = held.scope == whole(held.zone)
-        if is_zone_wide and accepted and host not in accepted:
-            return self._set_apart(host, held)
-        self._store.remove(held.scope, held.exit)
-        if is_zone_wide:
-            self._lend_to_zone(held)
-        return Rejection.EXPIRED if accepted else Rejection.UNUSED
-
-    def _set_apart(self, host: str, held: Clearance) -> Rejection:
-        key = (held.zone, held.exit)
-        apart = self._apart.get(key) or _Apart()
-        self._apart.put(key, apart)
-        if apart.lent is not None and apart.lent[0] == held.serial:
-            owner = apart.lent[1]  # it is the lender that is different, not this host
-            apart.hosts[owner], apart.lent = True, None
-            self._store.remove(held.scope, held.exit)
-            self._store.put(replace(held, scope=owner))
+        if host in held.accepted:
+            self._store.remove(held)
             return Rejection.EXPIRED
-        if len(apart.hosts) < _MAX_HOSTS:
-            apart.hosts.setdefault(host, False)
-        return Rejection.APART
+        if not held.accepted and host == clearance.origin:
+            self._store.remove(held)
+            return Rejection.UNUSED
+        held.refused.add(host)
+        return Rejection.REFUSED
 
-    def _lend_to_zone(self, rejected: Clearance) -> None:
-        apart = self._apart.get((rejected.zone, rejected.exit))
-        if apart is None:
-            return
-        for host in [host for host, for_good in apart.hosts.items() if not for_good]:
-            own = self._store.get(host, rejected.exit)
-            if own is not None and own.serial > rejected.serial and self._accepted.get(own.serial):
-                del apart.hosts[host]
-                apart.lent = (own.serial, host)
-                self._store.remove(host, rejected.exit)
-                self._store.put(replace(own, scope=whole(own.zone)))
-                return
+    def _held(self, clearance: Clearance) -> Held | None:
+        all_held = self._store.get(clearance.zone, clearance.exit)
+        same = (held for held in all_held if held.clearance.serial == clearance.serial)
+        return next(same, None)

@@ -32,9 +32,9 @@ SOLVED_FLAG = "ezcaptcha"
 
 _NOTE = "_ezcaptcha"  # one underscore key, for spiders copy response.meta
 
-# A request that meets the end of worn-out clearances may wait for so many times the
-# solves that it is otherwise allowed; then it is given up all the same.
-_WORN_OUT_FACTOR = 5
+# A request that is challenged through no fault of the solves it waited for may wait for
+# so many times those it is otherwise allowed; then it is given up all the same.
+_NO_FAULT_FACTOR = 5
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,13 @@ class Replayer:
         want = Want(zone, host, exit, CloudFlare5STask(url, exit.url, options.rq_data))
         limit = options.max_attempts or self._config.max_attempts
         note = Note.on(request)
-        if self._is_worn_out(carried, note):
+        if self._is_no_fault(host, carried, note):
             note = replace(note, attempts=0)
         while True:
             held = None if options.use_body else self._broker.find(zone, host, exit)
             if held is not None and (carried is None or held.serial != carried.serial):
                 return replay_of(request, note, leave_by)
-            if note.attempts >= limit or note.solves >= limit * _WORN_OUT_FACTOR:
+            if note.attempts >= limit or note.solves >= limit * _NO_FAULT_FACTOR:
                 raise GivenUp("MAX_ATTEMPTS", f"still challenged after {note.solves} solves")
             note = replace(note, attempts=note.attempts + 1, solves=note.solves + 1)
             try:
@@ -166,16 +166,17 @@ class Replayer:
             else:
                 return replay_of(request, replace(note, serial=clearance.serial), leave_by)
 
-    def _is_worn_out(self, carried: Clearance | None, note: Note) -> bool:
-        """Whether a request met the end of a clearance that served others.
+    def _is_no_fault(self, host: str, carried: Clearance | None, note: Note) -> bool:
+        """Whether a challenge is no sign against the solve that the request had waited for.
 
-        That is no sign against the solve that the request itself had waited for.
+        It met the end of another clearance that served others, or the solve had been
+        for another host of its zone.
         """
-        return (
-            carried is not None
-            and carried.serial != note.serial
-            and self._broker.has_served(carried)
-        )
+        if carried is None:
+            return False
+        if carried.serial == note.serial:
+            return carried.origin != host
+        return self._broker.has_served(carried)
 
     async def _answer_by_body(
         self, request: Request, want: Want, note: Note, leave_by: Exit | None

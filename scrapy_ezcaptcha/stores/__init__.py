@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scrapy_ezcaptcha.stores.memory import MemoryStore
+from scrapy_ezcaptcha.stores.memory import Held, MemoryStore
 
-__all__ = ["MemoryStore"]
+__all__ = ["Held", "MemoryStore"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from support import via
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
@@ -111,7 +112,9 @@ def test_no_more_tasks_at_once_than_allowed(crawl):
     assert sandbox.service.most_at_once == 2
 
 
-def test_a_host_that_wants_its_own_clearance_gets_one_and_nobody_chases(crawl):
+@pytest.mark.parametrize("concurrency", [1, 16])
+@pytest.mark.parametrize("first", ["shop.example", "admin.shop.example"])
+def test_a_host_that_wants_its_own_clearance_gets_one_and_nobody_chases(crawl, first, concurrency):
     """The zone's clearance does not serve admin.shop.example, and the other way round."""
     sites = [
         Site("admin.shop.example", Protection(per_host=True)),
@@ -119,11 +122,19 @@ def test_a_host_that_wants_its_own_clearance_gets_one_and_nobody_chases(crawl):
     ]
     hosts = ["shop.example", "www.shop.example", "admin.shop.example"]
     with Sandbox(sites, latency=0.3) as sandbox:
-        requests = items(sandbox, hosts, count=15)
-        settings = {"CONCURRENT_REQUESTS": 1}
-        result = crawl(sandbox, requests, settings=settings)
+        requests = items(sandbox, sorted(hosts, key=lambda host: host != first), count=15)
+        result = crawl(sandbox, requests, settings={"CONCURRENT_REQUESTS": concurrency})
     assert Counter(page["status"] for page in result.pages) == {200: 45}
     assert len(sandbox.service.tasks) == 2
+
+
+def test_a_zone_of_many_hosts_that_never_accepts_costs_three_tasks_too(crawl):
+    hosts = ["shop.example", *(f"{name}.shop.example" for name in ("www", "api", "img", "m"))]
+    with Sandbox([Site("shop.example", Protection(accepts=False))], latency=0.2) as sandbox:
+        result = crawl(sandbox, items(sandbox, hosts, count=6))
+    assert len(result.pages) == 30
+    assert all(page["flags"] == ["ezcaptcha-unsolved"] for page in result.pages)
+    assert len(sandbox.service.tasks) == 3
 
 
 def test_a_clearance_never_follows_a_redirect_out_of_its_zone(crawl, sandbox):

@@ -19,7 +19,7 @@ def clearance(headers=None, cookies=None):
         {"user-agent": "UA/1", **(headers or {})}, {"cf_clearance": "secret", **(cookies or {})}
     )
     return Clearance.from_solution(
-        solution, zone="shop.example", scope="shop.example", exit=EXIT, serial=1
+        solution, zone="shop.example", origin="shop.example", exit=EXIT, serial=1
     )
 
 

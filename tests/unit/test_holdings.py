@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from scrapy_ezcaptcha.breaker import Breaker
-from scrapy_ezcaptcha.clearance import Clearance, whole
+from scrapy_ezcaptcha.clearance import Clearance
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.holdings import Holdings, Rejection
 from scrapy_ezcaptcha.lru import Lru
@@ -11,7 +11,6 @@ from scrapy_ezcaptcha.stores import MemoryStore
 
 EXIT = Exit.parse("http://u:p@proxy.example:1")
 ZONE = "shop.example"
-ALL = whole(ZONE)
 WWW, API, ADMIN = (f"{name}.{ZONE}" for name in ("www", "api", "admin"))
 
 
@@ -20,8 +19,17 @@ def holdings():
     return Holdings(MemoryStore())
 
 
-def clearance(serial, scope=ALL, exit=EXIT):
-    return Clearance(ZONE, scope, exit, serial, {"user-agent": "UA"}, {"cf_clearance": "c"})
+def clearance(serial, exit=EXIT, origin=WWW, zone=ZONE):
+    return Clearance(zone, origin, exit, serial, {"user-agent": "UA"}, {"cf_clearance": "c"})
+
+
+def held(holdings, serial, origin=WWW, accepted_by=()):
+    """Let the holdings have a clearance that some hosts accepted."""
+    one = clearance(serial, origin=origin)
+    holdings.add(one)
+    for host in accepted_by:
+        holdings.accept(host, one)
+    return one
 
 
 def test_a_clearance_serves_its_zone_by_its_exit(holdings):
@@ -55,138 +63,124 @@ def test_a_late_rejection_does_not_touch_the_successor(holdings):
 
 
 def test_one_that_nobody_ever_accepted_is_told_from_one_that_wore_out(holdings):
-    one = clearance(1)
-    holdings.add(one)
+    one = held(holdings, 1)
     assert not holdings.has_served(one)
     assert holdings.reject(WWW, one) is Rejection.UNUSED
-    two = clearance(2)
-    holdings.add(two)
+    two = held(holdings, 2)
     assert holdings.accept(WWW, two) is True
     assert holdings.accept(API, two) is False
-    assert holdings.has_served(two)
     assert holdings.reject(API, two) is Rejection.EXPIRED
+    assert holdings.has_served(two)  # although it is gone
 
 
-def test_a_host_that_alone_rejects_gets_its_own_and_the_zone_keeps_its(holdings):
-    one = clearance(1)
-    holdings.add(one)
-    holdings.accept(WWW, one)
-    assert holdings.reject(ADMIN, one) is Rejection.APART
-    assert holdings.scope(ZONE, ADMIN, EXIT) == ADMIN
-    assert holdings.scope(ZONE, WWW, EXIT) == ALL
+def test_a_host_that_alone_refuses_gets_its_own_and_the_zone_keeps_its(holdings):
+    one = held(holdings, 1, accepted_by=[WWW])
+    assert holdings.reject(ADMIN, one) is Rejection.REFUSED
     assert holdings.find(ZONE, ADMIN, EXIT) is None
     assert holdings.find(ZONE, WWW, EXIT) is one
-    own = clearance(2, ADMIN)
-    holdings.add(own)
-    holdings.accept(ADMIN, own)
-    assert holdings.find(ZONE, ADMIN, EXIT) is own
-    assert holdings.find(ZONE, WWW, EXIT) is one
+    own = held(holdings, 2, ADMIN, accepted_by=[ADMIN])
+    for _ in range(3):
+        assert holdings.find(ZONE, ADMIN, EXIT) is own
+        assert holdings.find(ZONE, WWW, EXIT) is one
     assert holdings.reject(ADMIN, own) is Rejection.EXPIRED
     assert holdings.find(ZONE, WWW, EXIT) is one
+    assert holdings.find(ZONE, ADMIN, EXIT) is None
 
 
-def test_the_bare_domain_may_be_set_apart_too(holdings):
-    one = clearance(1)
-    holdings.add(one)
-    holdings.accept(WWW, one)
-    assert holdings.reject(ZONE, one) is Rejection.APART
-    assert holdings.find(ZONE, ZONE, EXIT) is None
-    assert holdings.find(ZONE, WWW, EXIT) is one
-
-
-def test_after_an_expiry_the_newer_clearance_of_a_host_set_apart_is_tried_on_the_zone(holdings):
+def test_when_the_zones_has_expired_the_newer_one_of_another_host_is_tried_first(holdings):
     """API was the first to notice that the zone's clearance had expired."""
-    one = clearance(1)
-    holdings.add(one)
-    holdings.accept(WWW, one)
-    assert holdings.reject(API, one) is Rejection.APART
-    own = clearance(2, API)
-    holdings.add(own)
-    holdings.accept(API, own)
+    one = held(holdings, 1, accepted_by=[WWW])
+    assert holdings.reject(API, one) is Rejection.REFUSED
+    two = held(holdings, 2, API, accepted_by=[API])
+    assert holdings.find(ZONE, WWW, EXIT) is one
     assert holdings.reject(WWW, one) is Rejection.EXPIRED
-    lent = holdings.find(ZONE, WWW, EXIT)
-    assert lent.serial == own.serial  # at no cost
-    assert holdings.scope(ZONE, API, EXIT) == ALL  # no longer apart
-    holdings.accept(WWW, lent)
-    assert holdings.reject(API, lent) is Rejection.EXPIRED
+    assert holdings.find(ZONE, WWW, EXIT) is two  # at no cost
 
 
-def test_a_lender_whose_clearance_the_zone_rejects_stays_apart_for_good(holdings):
-    one = clearance(1)
-    holdings.add(one)
-    holdings.accept(WWW, one)
-    holdings.reject(ADMIN, one)
-    own = clearance(2, ADMIN)
-    holdings.add(own)
-    holdings.accept(ADMIN, own)
-    holdings.reject(WWW, one)
-    lent = holdings.find(ZONE, WWW, EXIT)
-    assert lent.serial == 2
-    assert holdings.reject(WWW, lent) is Rejection.EXPIRED
+def test_if_the_odd_host_came_first_the_others_share_what_the_second_got(holdings):
+    one = held(holdings, 1, ADMIN, accepted_by=[ADMIN])
+    assert holdings.reject(WWW, one) is Rejection.REFUSED
+    two = held(holdings, 2, WWW, accepted_by=[WWW])
+    first = holdings.find(ZONE, API, EXIT)
+    if first is one:
+        assert holdings.reject(API, one) is Rejection.REFUSED
+    assert holdings.find(ZONE, API, EXIT) is two
+    assert holdings.find(ZONE, ADMIN, EXIT) is one
+
+
+def test_before_anybody_accepted_it_only_the_host_it_was_solved_for_can_drop_it(holdings):
+    one = held(holdings, 1)
+    for host in (ADMIN, API):
+        assert holdings.reject(host, one) is Rejection.REFUSED
+        assert holdings.reject(host, one) is Rejection.STALE
+        assert holdings.find(ZONE, host, EXIT) is None
+    assert holdings.find(ZONE, WWW, EXIT) is one
+    assert holdings.reject(WWW, one) is Rejection.UNUSED
     assert holdings.find(ZONE, WWW, EXIT) is None
-    assert holdings.find(ZONE, ADMIN, EXIT).serial == 2  # it has its own back
-    three = clearance(3)
-    holdings.add(three)
-    holdings.accept(WWW, three)
-    holdings.add(clearance(4, ADMIN))
-    holdings.accept(ADMIN, clearance(4, ADMIN))
-    holdings.reject(WWW, three)
-    assert holdings.find(ZONE, WWW, EXIT) is None  # not lent again
 
 
-def test_a_rejection_of_a_lent_clearance_in_its_old_scope_still_counts(holdings):
-    one = clearance(1)
-    holdings.add(one)
-    holdings.accept(WWW, one)
-    holdings.reject(API, one)
-    own = clearance(2, API)
-    holdings.add(own)
-    holdings.accept(API, own)
-    holdings.reject(WWW, one)  # lends API's to the zone
-    assert holdings.reject(API, own) is Rejection.EXPIRED
+def test_a_host_tries_two_of_its_siblings_then_wants_its_own(holdings):
+    hosts = [f"h{number}.{ZONE}" for number in range(5)]
+    clearances = [
+        held(holdings, serial, host, accepted_by=[host]) for serial, host in enumerate(hosts)
+    ]
+    for _ in range(2):
+        tried = holdings.find(ZONE, API, EXIT)
+        assert tried in clearances
+        assert holdings.reject(API, tried) is Rejection.REFUSED
     assert holdings.find(ZONE, API, EXIT) is None
+    own = held(holdings, 9, API)
+    assert holdings.find(ZONE, API, EXIT) is own
+    assert [holdings.find(ZONE, host, EXIT) for host in hosts] == clearances
 
 
 def test_renewed_cookies_are_kept_only_while_the_clearance_is(holdings):
     one = clearance(1)
     holdings.add(one)
-    newer = Clearance(ZONE, ALL, EXIT, 1, one.headers, {"cf_clearance": "newer"})
+    newer = Clearance(ZONE, WWW, EXIT, 1, one.headers, {"cf_clearance": "newer"})
     holdings.renew(newer)
     assert holdings.find(ZONE, WWW, EXIT) is newer
-    two = clearance(2)
-    holdings.add(two)
+    holdings.reject(WWW, newer)
     holdings.renew(newer)
-    assert holdings.find(ZONE, WWW, EXIT) is two
+    assert holdings.find(ZONE, WWW, EXIT) is None
 
 
 def test_the_least_recently_used_goes_first_and_memory_is_bounded():
     store = MemoryStore(capacity=3)
     exits = [Exit.parse(f"http://u{number}:p@proxy.example:1") for number in range(4)]
     for number, exit in enumerate(exits[:3]):
-        store.put(clearance(number, exit=exit))
-    assert store.get(ALL, exits[0]) is not None  # used: now the newest
-    store.put(clearance(3, exit=exits[3]))
+        store.add(clearance(number, exit=exit))
+    assert store.get(ZONE, exits[0])  # used: now the newest
+    store.add(clearance(3, exit=exits[3]))
     assert len(store) == 3
-    assert store.get(ALL, exits[1]) is None
-    assert store.get(ALL, exits[0]) is not None
+    assert not store.get(ZONE, exits[1])
+    assert store.get(ZONE, exits[0])
     for exit in exits:
-        store.remove(ALL, exit)
+        for one in list(store.get(ZONE, exit)):
+            store.remove(one)
     assert len(store) == 0
     assert not store.has_zone(ZONE)
 
 
-def test_a_hundred_thousand_exits_do_not_grow_without_end():
+def test_the_clearances_of_one_zone_and_exit_are_bounded_too():
+    store = MemoryStore()
+    for number in range(1000):
+        store.add(clearance(number))
+    assert [one.clearance.serial for one in store.get(ZONE, EXIT)] == list(range(900, 1000))
+
+
+def test_a_hundred_thousand_zones_and_exits_do_not_grow_without_end():
     holdings = Holdings(MemoryStore())
     for number in range(100_000):
         exit = Exit("http", "proxy.example", 1, f"user{number}", "p")
-        one = clearance(number, exit=exit)
+        one = clearance(number, exit=exit, zone=f"{number % 500}.example")
         holdings.add(one)
         holdings.accept(WWW, one)
         if number % 3 == 0:
             holdings.reject(ADMIN, one)
     assert len(holdings._store) == 10_000
-    assert len(holdings._accepted) == 10_000
-    assert len(holdings._apart) == 10_000
+    assert len(holdings._served) == 10_000
+    assert sum(holdings._store._zones.values()) == 10_000
 
 
 def test_lru():
