@@ -32,10 +32,16 @@ class Breaker:
         self._pause = pause
         self._zones: Lru[str, _Zone] = Lru(_MAX_ZONES)
 
-    def is_open(self, zone: str, now: float) -> bool:
-        """Whether *zone* is given up at *now*."""
-        state = self._zones.get(zone)
-        return state is not None and now < state.open_until
+    def is_open(self, zone: str, now: float, suspects: int = 0) -> bool:
+        """Whether *zone* is given up at *now*.
+
+        Args:
+            zone: the zone.
+            now: seconds of a clock that never goes back.
+            suspects: clearances that look useless and are not counted as failures yet.
+        """
+        state = self._zones.get(zone) or _Zone()
+        return now < state.open_until or (suspects > 0 and state.failures + suspects >= self._limit)
 
     def failed(self, zone: str, now: float) -> bool:
         """Count a failure; True if *zone* is given up from now on."""

@@ -150,7 +150,7 @@ class Broker:
         """
         flight = self._shared.get((want.zone, want.exit))
         if flight is None:
-            self._solver.check(want.zone)
+            self._solver.check(want.zone, self._holdings.suspects(want.zone, want.exit))
             flight = self._launch(want, self._earn(want), is_shared=True)
         clearance: Clearance = await self._result(flight)
         return clearance

@@ -62,6 +62,12 @@ class Holdings:
             return None
         return max(candidates, key=lambda held: held.rank_for(host)).clearance
 
+    def suspects(self, zone: str, exit: Exit) -> int:
+        """Return how many clearances some host refuses and none has accepted."""
+        return sum(
+            held.refused != set() and not held.accepted for held in self._store.get(zone, exit)
+        )
+
     def add(self, clearance: Clearance) -> None:
         """Keep a new clearance."""
         self._store.add(clearance)

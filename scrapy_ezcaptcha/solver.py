@@ -61,11 +61,14 @@ class Solver:
         self._tasks = 0  # created, being created, or perhaps created
         self._stopped: GivenUp | None = None
 
-    def check(self, zone: str) -> None:
-        """Raise GivenUp if a limit forbids a solve for *zone* now."""
+    def check(self, zone: str, suspects: int = 0) -> None:
+        """Raise GivenUp if a limit forbids a solve for *zone* now.
+
+        *suspects* are clearances of it that look useless and are not counted as failures yet.
+        """
         if self._stopped is not None:
             raise self._stopped
-        if self._breaker.is_open(zone, self._clock()):
+        if self._breaker.is_open(zone, self._clock(), suspects):
             raise GivenUp("ZONE_GIVEN_UP", f"{zone} is given up for now, its solves failed")
         if 0 < self._config.max_tasks <= self._tasks:
             raise self._stop(

@@ -206,6 +206,25 @@ def test_the_breaker_opens_after_so_many_failures_in_a_row():
     assert not breaker.is_open("other.example", 4)
 
 
+def test_a_suspect_counts_where_another_solve_would_be_one_too_many():
+    breaker = Breaker(3, 300)
+    assert not breaker.is_open(ZONE, 0, suspects=2)
+    assert breaker.is_open(ZONE, 0, suspects=3)
+    breaker.failed(ZONE, 0)
+    breaker.failed(ZONE, 0)
+    assert not breaker.is_open(ZONE, 0)
+    assert breaker.is_open(ZONE, 0, suspects=1)
+
+
+def test_a_suspect_is_refused_by_some_and_accepted_by_none(holdings):
+    one = held(holdings, 1)
+    assert holdings.suspects(ZONE, EXIT) == 0
+    holdings.reject(API, one)
+    assert holdings.suspects(ZONE, EXIT) == 1
+    holdings.accept(WWW, one)
+    assert holdings.suspects(ZONE, EXIT) == 0
+
+
 def test_an_acceptance_closes_the_breaker():
     breaker = Breaker(3, 300)
     breaker.failed(ZONE, 1)
