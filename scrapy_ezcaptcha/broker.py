@@ -123,7 +123,7 @@ class Broker:
         if flight is not None and self._holdings.find(zone, host, exit) is None:
             outcome = await self._outcome(flight)
             if isinstance(outcome, CrawlEnding):
-                raise outcome
+                raise outcome.with_traceback(None)
 
     def has_served(self, clearance: Clearance) -> bool:
         """Whether any host accepted *clearance*, held or not."""
@@ -244,7 +244,7 @@ class Broker:
         """Wait for *flight* and return its result, or raise its error."""
         outcome = await self._outcome(flight)
         if isinstance(outcome, EzCaptchaError):
-            raise outcome
+            raise outcome.with_traceback(None)  # many raise it; their frames are not kept
         return outcome
 
     async def _outcome(self, flight: _Flight) -> Any:

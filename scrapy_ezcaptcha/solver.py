@@ -67,7 +67,7 @@ class Solver:
         *suspects* are clearances of it that look useless and are not counted as failures yet.
         """
         if self._stopped is not None:
-            raise self._stopped
+            raise self._stopped.with_traceback(None)
         if self._breaker.is_open(zone, self._clock(), suspects):
             raise GivenUp("ZONE_GIVEN_UP", f"{zone} is given up for now, its solves failed")
         if 0 < self._config.max_tasks <= self._tasks:
@@ -164,7 +164,7 @@ class Solver:
     def _stop(self, code: str, reason: str) -> GivenUp:
         if self._stopped is None:
             self._stopped = GivenUp(code, reason)
-            logger.error("No more challenges are solved in this crawl: %s", reason)
+            logger.warning("No more challenges are solved in this crawl: %s", reason)
             self._on_limit()
         return self._stopped
 

@@ -124,6 +124,17 @@ def test_a_failure_is_told_to_all_at_once():
     assert world.stats["ezcaptcha/tasks/failed/SOLVE_TIMEOUT"] == 1
 
 
+def test_an_error_told_to_many_keeps_nobodys_frames():
+    world = World()
+    for _ in range(100):
+        world.ask("shop.example")
+    world.failed(SolveTimeout(120))
+    depth, frame = 0, world.ended[-1].__traceback__
+    while frame is not None:
+        depth, frame = depth + 1, frame.tb_next
+    assert depth < 20
+
+
 def test_who_is_not_downloaded_yet_waits_too():
     world, gone_on = World(), []
     world.ask("shop.example")

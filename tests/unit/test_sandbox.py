@@ -233,6 +233,8 @@ def test_it_can_be_stopped_twice():
     sandbox.start()
     sandbox.stop()
     sandbox.stop()
+    with pytest.raises(OSError, match="refused"):
+        call(sandbox, "getBalance", {})
 
 
 def test_from_the_shell():

@@ -1,0 +1,63 @@
+"""What holds for the package as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from scrapy import Request
+from scrapy.settings import Settings
+
+from scrapy_ezcaptcha import Addon, EzCaptchaMiddleware
+from scrapy_ezcaptcha.config import Config
+from scrapy_ezcaptcha.replay import Note, Replayer, replay_of
+
+PATH = "scrapy_ezcaptcha.EzCaptchaMiddleware"
+
+
+def test_importing_it_installs_no_reactor():
+    code = (
+        "import sys, scrapy_ezcaptcha, scrapy_ezcaptcha.sandbox;"
+        "sys.exit('twisted.internet.reactor' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "order"),
+    [({}, 585), ({PATH: 600}, 600), ({EzCaptchaMiddleware: 1}, 1), ({PATH: None}, None)],
+)
+def test_the_addon_puts_the_middleware_in_unless_the_user_did(given, order):
+    settings = Settings({"DOWNLOADER_MIDDLEWARES": given})
+    Addon().update_settings(settings)
+    (placed,) = settings.getdict("DOWNLOADER_MIDDLEWARES").items()
+    assert placed[1] == order
+
+
+def request(meta=None):
+    return Request("http://shop.example/", meta={"mine": 1, **(meta or {})}, priority=3)
+
+
+def test_a_replay_is_a_copy_and_leaves_the_original_alone():
+    original = request()
+    replay = replay_of(original, Note("shop.example", attempts=1))
+    assert (replay.priority, replay.dont_filter, replay.meta["mine"]) == (3, True, 1)
+    assert Note.on(replay).attempts == 1
+    assert original.meta == {"mine": 1}
+    assert not original.dont_filter
+
+
+def test_a_note_of_another_zone_does_not_count():
+    replay = replay_of(request(), Note("shop.example", attempts=1))
+    redirected = replay.replace(url="http://other.example/")
+    assert Note.on(redirected) == Note("other.example")
+
+
+def test_what_comes_back_to_an_ending_crawl_is_not_put_back_again():
+    ending, resumed = (Replayer(None, None, Config()) for _ in range(2))
+    put_back = ending.put_back(request({"_ezcaptcha": Note("shop.example", 1, 2, 3).__dict__}))
+    assert Note.on(put_back).attempts == 1
+    assert Note.on(put_back).serial is None
+    assert ending.put_back(put_back) is None
+    assert resumed.put_back(put_back) is not None
