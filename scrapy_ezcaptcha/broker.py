@@ -24,12 +24,14 @@ from scrapy_ezcaptcha.holdings import Rejection
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from scrapy import Request
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.interfaces import IReactorTime
 
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.holdings import Holdings
     from scrapy_ezcaptcha.solver import Solver
+    from scrapy_ezcaptcha.waiting import WaitingRoom
     from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ _LOOK_FOR_CLOSING_SECONDS = 0.25
 class Want:
     """A challenged request's need for a clearance."""
 
+    request: Request
     zone: str
     host: str
     exit: Exit
@@ -51,15 +54,24 @@ class Want:
 class _Flight:
     """A solve under way, and who waits for it."""
 
-    waiters: list[Deferred[Any]] = field(default_factory=list)
+    waiters: dict[Deferred[Any], int] = field(default_factory=dict)  # with their priorities
     running: Deferred[Any] | None = None
     outcome: Any = None
 
+    def add_waiter(self, priority: int) -> Deferred[Any]:
+        """Return what fires with the outcome."""
+        waiter: Deferred[Any] = Deferred(self._drop_waiter)
+        self.waiters[waiter] = priority
+        return waiter
+
+    def _drop_waiter(self, waiter: Deferred[Any]) -> None:
+        self.waiters.pop(waiter, None)
+
     def land(self, outcome: Any) -> None:
-        """Tell all who wait, in the order in which they came."""
+        """Tell all who wait: within a priority, in the order in which they came."""
         self.outcome = outcome
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
+        waiters, self.waiters = self.waiters, {}
+        for waiter in sorted(waiters, key=lambda waiter: -waiters[waiter]):
             waiter.callback(outcome)
 
 
@@ -69,6 +81,7 @@ class Broker:
     Args:
         solver: has one challenge solved, within limits.
         holdings: the clearances at hand.
+        room: where requests wait.
         stats: where ``ezcaptcha/...`` is counted.
         reactor: the clock.
         is_closing: looked at while a solve is under way, for nothing tells when a
@@ -79,12 +92,15 @@ class Broker:
         self,
         solver: Solver,
         holdings: Holdings,
+        room: WaitingRoom,
+        *,
         stats: StatsCollector,
         reactor: IReactorTime,
         is_closing: Callable[[], bool],
     ) -> None:
         self._solver = solver
         self._holdings = holdings
+        self._room = room
         self._stats = stats
         self._is_closing = is_closing
         self._shared: dict[tuple[str, Exit], _Flight] = {}
@@ -113,17 +129,34 @@ class Broker:
         """Keep *clearance* with its renewed cookies."""
         self._holdings.renew(clearance)
 
-    async def wait_for_solve(self, zone: str, host: str, exit: Exit) -> None:
-        """Wait while a solve for *host* by *exit* is under way and nothing else is at hand.
+    async def wait_for_solve(self, request: Request, zone: str, host: str, exit: Exit) -> None:
+        """Let *request* wait while its solve is under way and nothing else is at hand.
+
+        After the solve, all who waited are let go in turn, and who comes then joins the queue.
 
         Raises:
             CrawlEnding: the crawl began to close meanwhile.
         """
+        if self._needed_flight(zone, host, exit) is None and not self._room.is_queue_before(
+            request
+        ):
+            return
+        with self._room.seat(request) as is_seated:
+            while not self._closed:
+                while flight := self._needed_flight(zone, host, exit):
+                    await self._outcome(flight, request)
+                if is_seated and not self._closed:
+                    await self._room.turn(request)
+                if self._needed_flight(zone, host, exit) is None:
+                    return
+        raise CrawlEnding
+
+    def _needed_flight(self, zone: str, host: str, exit: Exit) -> _Flight | None:
+        """Return the solve under way for *host*, unless something is at hand for it."""
         flight = self._shared.get((zone, exit))
-        if flight is not None and self._holdings.find(zone, host, exit) is None:
-            outcome = await self._outcome(flight)
-            if isinstance(outcome, CrawlEnding):
-                raise outcome.with_traceback(None)
+        if flight is None or self._holdings.find(zone, host, exit) is not None:
+            return None
+        return flight
 
     def has_served(self, clearance: Clearance) -> bool:
         """Whether any host accepted *clearance*, held or not."""
@@ -152,7 +185,7 @@ class Broker:
         if flight is None:
             self._solver.check(want.zone, self._holdings.suspects(want.zone, want.exit))
             flight = self._launch(want, self._earn(want), is_shared=True)
-        clearance: Clearance = await self._result(flight)
+        clearance: Clearance = await self._result(flight, want.request)
         return clearance
 
     async def solution_for(self, want: Want) -> Solution:
@@ -164,9 +197,8 @@ class Broker:
             EzCaptchaError: the solve failed.
         """
         self._solver.check(want.zone)
-        solution: Solution = await self._result(
-            self._launch(want, self._earn_page(want), is_shared=False)
-        )
+        flight = self._launch(want, self._earn_page(want), is_shared=False)
+        solution: Solution = await self._result(flight, want.request)
         return solution
 
     def close(self) -> None:
@@ -181,6 +213,7 @@ class Broker:
             flight.land(CrawlEnding())
             if flight.running is not None:
                 flight.running.cancel()
+        self._room.close()
 
     def _launch(self, want: Want, work: Coroutine[Any, Any, Any], *, is_shared: bool) -> _Flight:
         """Set *work* going; if shared, then for all who want the same zone and exit."""
@@ -240,19 +273,19 @@ class Broker:
         self._holdings.add(clearance)
         return clearance
 
-    async def _result(self, flight: _Flight) -> Any:
-        """Wait for *flight* and return its result, or raise its error."""
-        outcome = await self._outcome(flight)
+    async def _result(self, flight: _Flight, request: Request) -> Any:
+        """Let *request* wait for *flight* and return its result, or raise its error."""
+        with self._room.seat(request):
+            outcome = await self._outcome(flight, request)
         if isinstance(outcome, EzCaptchaError):
             raise outcome.with_traceback(None)  # many raise it; their frames are not kept
         return outcome
 
-    async def _outcome(self, flight: _Flight) -> Any:
-        """Wait for *flight*; its outcome is a result or an EzCaptchaError."""
+    async def _outcome(self, flight: _Flight, request: Request) -> Any:
+        """Let *request* wait for *flight*; its outcome is a result or an EzCaptchaError."""
         if flight.outcome is not None:
             return flight.outcome
-        waiter: Deferred[Any] = Deferred(flight.waiters.remove)
-        flight.waiters.append(waiter)
+        waiter = flight.add_waiter(request.priority)
         self._waiting += 1
         self._stats.max_value("ezcaptcha/requests/waiting_max", self._waiting)
         try:
@@ -263,7 +296,9 @@ class Broker:
     def _look_for_closing(self) -> None:
         if self._is_closing():
             self.close()
-        elif not self._flights:
+        elif self._flights or self._room.has_turns_pending:
+            self._room.look()
+        else:
             self._watch.stop()
 
 

@@ -36,6 +36,7 @@ from scrapy_ezcaptcha.replay import (
 from scrapy_ezcaptcha.report import Report
 from scrapy_ezcaptcha.solver import Solver
 from scrapy_ezcaptcha.stores import MemoryStore
+from scrapy_ezcaptcha.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -90,7 +91,15 @@ class EzCaptchaMiddleware:
         self._dresser = _dresser(crawler.settings)
         solver = Solver(self._client, config, self._stats, reactor.seconds, self._limit_reached)
         holdings = Holdings(MemoryStore())
-        self._broker = Broker(solver, holdings, self._stats, reactor, self._is_closing)
+        self._room = WaitingRoom(crawler, config.max_waiting)
+        self._broker = Broker(
+            solver,
+            holdings,
+            self._room,
+            stats=self._stats,
+            reactor=reactor,
+            is_closing=self._is_closing,
+        )
         self._replayer = Replayer(self._broker, self._exits, config)
         self._report = Report(self._client, self._stats, ask_balance=config.log_balance)
         self._said: Lru[str, bool] = Lru(_MAX_SAID)
@@ -145,7 +154,7 @@ class EzCaptchaMiddleware:
         if exit is None:
             return None
         try:
-            await self._broker.wait_for_solve(zone, host, exit)
+            await self._broker.wait_for_solve(request, zone, host, exit)
         except CrawlEnding:
             return self._replayer.put_back(request)
         if exit is not own and self._broker.find(zone, host, exit):
@@ -193,6 +202,7 @@ class EzCaptchaMiddleware:
     def request_left_downloader(self, request: Request) -> None:
         """Take the clearance off again: retries and redirects start from the spider's request."""
         self._dresser.take_off(request)
+        self._room.left(request)
 
     async def spider_opened(self) -> None:
         """Note the balance at the start, if asked to."""

@@ -144,10 +144,10 @@ class Replayer:
         )
         leave_by = None if exit == own else exit
         url = options.website_url or request.url.partition("#")[0]
-        want = Want(zone, host, exit, CloudFlare5STask(url, exit.url, options.rq_data))
+        want = Want(request, zone, host, exit, CloudFlare5STask(url, exit.url, options.rq_data))
         limit = options.max_attempts or self._config.max_attempts
         note = Note.on(request)
-        if self._is_no_fault(host, carried, note):
+        if self._is_no_fault(host, carried):
             note = replace(note, attempts=0)
         while True:
             held = None if options.use_body else self._broker.find(zone, host, exit)
@@ -166,17 +166,15 @@ class Replayer:
             else:
                 return replay_of(request, replace(note, serial=clearance.serial), leave_by)
 
-    def _is_no_fault(self, host: str, carried: Clearance | None, note: Note) -> bool:
-        """Whether a challenge is no sign against the solve that the request had waited for.
+    def _is_no_fault(self, host: str, carried: Clearance | None) -> bool:
+        """Whether a challenge is no sign against the solves that the request waited for.
 
-        It met the end of another clearance that served others, or the solve had been
-        for another host of its zone.
+        The clearance served others and then wore out before this request's turn came, or
+        it was earned for another host of the zone.
         """
         if carried is None:
             return False
-        if carried.serial == note.serial:
-            return carried.origin != host
-        return self._broker.has_served(carried)
+        return carried.origin != host or self._broker.has_served(carried)
 
     async def _answer_by_body(
         self, request: Request, want: Want, note: Note, leave_by: Exit | None

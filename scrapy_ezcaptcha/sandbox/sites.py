@@ -120,6 +120,8 @@ class Edge:
         self._clearances: dict[str, _Clearance] = {}
         self.visits: list[Visit] = []
         self.verdicts: dict[str, Counter[str]] = {}
+        self.most_at_once: Counter[str] = Counter()
+        self._busy_until: dict[str, list[float]] = {}
 
     def site_of(self, host: str) -> Site | None:
         """Return the site that *host* belongs to, None for an unknown host."""
@@ -144,6 +146,7 @@ class Edge:
         site = self.site_of(host)
         if site is None:
             return Reply(502, (("Content-Type", "text/plain"),), b"no such host in the sandbox")
+        self._count_at_once(host, site.latency)
         verdict, renewed = self._judge(site, host, call, exit)
         path = urlsplit(url).path or "/"
         self.visits.append(
@@ -154,6 +157,13 @@ class Edge:
             return _page_reply(site, host, url, call, renewed)
         assert site.protection is not None
         return _challenge_reply(site, site.protection, host)
+
+    def _count_at_once(self, host: str, latency: float) -> None:
+        now = self._clock()
+        busy = [until for until in self._busy_until.get(host, []) if until > now]
+        busy.append(now + latency)
+        self._busy_until[host] = busy
+        self.most_at_once[host] = max(self.most_at_once[host], len(busy))
 
     def _judge(
         self,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from scrapy import Request
+from scrapy.core.downloader import Slot
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -20,6 +24,7 @@ from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.holdings import Holdings
 from scrapy_ezcaptcha.solver import Solver
 from scrapy_ezcaptcha.stores import MemoryStore
+from scrapy_ezcaptcha.waiting import WaitingRoom
 
 HOSTS = ("shop.example", "www.shop.example", "admin.shop.example", "other.example")
 EXITS = tuple(Exit.parse(f"http://user{number}:p@proxy.example:1") for number in range(2))
@@ -56,24 +61,46 @@ class FakeClient:
             self.pending.remove(entry)
 
 
+class FakeCrawler:
+    """As much of a crawler as the waiting room looks at."""
+
+    def __init__(self):
+        self.slots = {}
+        self.total_concurrency = 16
+        self.engine = SimpleNamespace(downloader=self, _slot=None)
+
+    def get_slot_key(self, request):
+        return urlsplit(request.url).hostname
+
+    def _get_slot(self, request):
+        key = self.get_slot_key(request)
+        return key, self.slots.setdefault(key, Slot(8, 0, None))
+
+
 class World:
     """A broker with everything around it, and the requests that wait for it."""
 
     def __init__(self, **options):
         self.clock = Clock()
+        self.crawler = FakeCrawler()
         self.stats = Stats()
         self.client = FakeClient()
         self.closing = False
         config = Config(client_key="k", **options)
         self.solver = Solver(self.client, config, self.stats, self.clock.seconds)
         self.broker = Broker(
-            self.solver, Holdings(MemoryStore()), self.stats, self.clock, lambda: self.closing
+            self.solver,
+            Holdings(MemoryStore()),
+            WaitingRoom(self.crawler, 1000),
+            stats=self.stats,
+            reactor=self.clock,
+            is_closing=lambda: self.closing,
         )
         self.ended: list[object] = []
 
     def want(self, host, exit=EXITS[0]):
         task = CloudFlare5STask(f"http://{host}/", exit.url)
-        return Want(zone_of(host), host, exit, task)
+        return Want(Request(f"http://{host}/"), zone_of(host), host, exit, task)
 
     def find(self, host, exit=EXITS[0]):
         return self.broker.find(zone_of(host), host, exit)
@@ -139,7 +166,9 @@ def test_who_is_not_downloaded_yet_waits_too():
     world, gone_on = World(), []
     world.ask("shop.example")
     for host in HOSTS:
-        gate = world.broker.wait_for_solve(zone_of(host), host, EXITS[0])
+        gate = world.broker.wait_for_solve(
+            Request(f"http://{host}/"), zone_of(host), host, EXITS[0]
+        )
         Deferred.fromCoroutine(gate).addCallback(lambda _, host=host: gone_on.append(host))
     assert gone_on == ["other.example"]
     world.failed(SolveTimeout(120))

@@ -1,0 +1,94 @@
+"""While some requests wait for a solve, every other site goes on."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from support import via
+
+from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
+
+EPOLL = {"TWISTED_REACTOR": "twisted.internet.epollreactor.EPollReactor"}
+PRIORITY_QUEUE = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}
+
+
+def interleaved(sandbox, count):
+    proxy = {"proxy": sandbox.proxy_url()}
+    for number in range(count):
+        yield {"url": f"http://shop.example/item/{number}", "meta": via(sandbox)}
+        yield {"url": f"http://open.example/item/{number}", "meta": proxy}
+
+
+def visits(sandbox, host):
+    return [visit.at for visit in sandbox.edge.visits if visit.host == host]
+
+
+@pytest.mark.parametrize(
+    ("settings", "waiting"),
+    [
+        pytest.param({}, 40, id="default"),
+        pytest.param(PRIORITY_QUEUE, 200, id="priority-queue"),
+        pytest.param({"CONCURRENT_REQUESTS": 2}, 40, id="two-at-once"),
+        pytest.param(EPOLL, 40, id="epoll"),
+    ],
+)
+def test_an_open_site_goes_on_during_the_solve(crawl, settings, waiting):
+    """With a plain wait inside the count, 16 pages of it would come before the solve ends."""
+    sites = [Site("shop.example", Protection()), Site("open.example", latency=0.1)]
+    with Sandbox(sites, latency=1.5) as sandbox:
+        result = crawl(sandbox, list(interleaved(sandbox, 150)), settings=settings)
+    assert [page["status"] for page in result.pages] == [200] * 300
+    assert len(sandbox.service.tasks) == 1
+    solved = min(v.at for v in sandbox.edge.visits if v.verdict == "page" and "shop" in v.host)
+    at_once = settings.get("CONCURRENT_REQUESTS", 8)
+    assert sum(at < solved for at in visits(sandbox, "open.example")) >= 7 * at_once
+    assert 1 < result.stat("requests/waiting_max") <= waiting
+
+
+def test_without_seats_the_crawl_is_held_back_and_loses_nothing(crawl):
+    with Sandbox([Site("shop.example", Protection()), Site("open.example")], latency=1) as sandbox:
+        settings = {"EZCAPTCHA_MAX_WAITING": 0}
+        result = crawl(sandbox, list(interleaved(sandbox, 60)), settings=settings)
+    assert [page["status"] for page in result.pages] == [200] * 120
+    assert result.stat("requests/waiting_max") <= 16
+
+
+def test_per_site_concurrency_is_what_it_is_without_us(crawl):
+    most_at_once = []
+    for protection, middleware in ((None, False), (Protection(), True)):
+        sites = [Site("shop.example", protection, latency=0.02)]
+        with Sandbox(sites, latency=1) as sandbox:
+            settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 3}
+            requests = [r for r in interleaved(sandbox, 60) if "shop" in r["url"]]
+            result = crawl(sandbox, requests, settings=settings, middleware=middleware)
+        assert len(result.pages) == 60
+        most_at_once.append(sandbox.edge.most_at_once["shop.example"])
+    free, ours = most_at_once
+    assert ours <= free
+
+
+def test_a_download_delay_is_kept_after_the_solve(crawl):
+    with Sandbox([Site("shop.example", Protection())], latency=1) as sandbox:
+        settings = {"DOWNLOAD_DELAY": 0.2, "RANDOMIZE_DOWNLOAD_DELAY": False}
+        settings |= {"DOWNLOAD_DELAY_JITTER": 0}
+        requests = [request for request in interleaved(sandbox, 12) if "shop" in request["url"]]
+        result = crawl(sandbox, requests, settings=settings)
+    assert len(result.pages) == 12
+    times = visits(sandbox, "shop.example")
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert min(gaps[1:]) > 0.19  # the first connection is slower to come
+
+
+def test_higher_priorities_are_let_go_first(crawl):
+    """Among those who wait; the site answers one at a time, so the order shows."""
+    with Sandbox([Site("shop.example", Protection())], latency=1) as sandbox:
+        requests = [
+            {"url": f"http://shop.example/{number}", "meta": via(sandbox), "priority": number % 3}
+            for number in range(30)
+        ]
+        result = crawl(sandbox, requests, settings={"CONCURRENT_REQUESTS_PER_DOMAIN": 1})
+    assert len(result.pages) == 30
+    paths = [v.path for v in sandbox.edge.visits if v.verdict == "page"]
+    waited = [int(path.strip("/")) % 3 for path in paths[1:-1]]
+    assert sum(waited[:9]) > sum(waited[-9:])
