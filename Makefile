@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test unit lint wheel clean
+.PHONY: demo test unit bench lint wheel clean
 
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
@@ -12,6 +12,9 @@ test: .venv/test  ## all tests, with coverage
 
 unit: .venv/test  ## the tests that need no crawl
 	$(RUN) -m pytest tests/unit $(ARGS)
+
+bench: .venv/bench  ## all benchmarks, some ten minutes; ARGS=--quick for a first look
+	$(RUN) benchmarks/run.py $(ARGS)
 
 lint: .venv/test .venv/lint  ## style and types
 	$(RUN) -m ruff check .
@@ -24,7 +27,7 @@ wheel: .venv/lint  ## build wheel and sdist, install each into an empty environm
 clean:
 	rm -rf .venv build dist htmlcov *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis example_project/items
 
-.venv/demo .venv/test .venv/lint: setup.cfg pyproject.toml
+.venv/demo .venv/test .venv/bench .venv/lint: setup.cfg pyproject.toml
 	@test -x $(RUN) || $(PYTHON) -m venv .venv
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$(if $(filter demo,$(@F)),sandbox,$(@F))]'

@@ -17,7 +17,7 @@ from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
-from scrapy_ezcaptcha.clearance import CLEARANCE_COOKIE, Clearance
+from scrapy_ezcaptcha.clearance import Clearance, lacks_for_clearance, lacks_for_page
 from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError
 from scrapy_ezcaptcha.holdings import Rejection
 
@@ -250,15 +250,15 @@ class Broker:
     async def _earn(self, want: Want) -> Clearance:
         """Have *want* solved and keep what that earned."""
         solution = await self._solver.solve(
-            want.zone, want.task, want.exit, lacks=_lacks_for_clearance
+            want.zone, want.task, want.exit, lacks=lacks_for_clearance
         )
         return self._keep(solution, want)
 
     async def _earn_page(self, want: Want) -> Solution:
         """Have *want* solved for its page; keep the clearance too, if none is held."""
-        solution = await self._solver.solve(want.zone, want.task, want.exit, lacks=_lacks_for_page)
+        solution = await self._solver.solve(want.zone, want.task, want.exit, lacks=lacks_for_page)
         held = self._holdings.find(want.zone, want.host, want.exit)
-        if held is None and _lacks_for_clearance(solution) is None:
+        if held is None and lacks_for_clearance(solution) is None:
             self._keep(solution, want)
         return solution
 
@@ -300,19 +300,3 @@ class Broker:
             self._room.look()
         else:
             self._watch.stop()
-
-
-def _lacks_for_clearance(solution: Solution) -> str | None:
-    """Say what a solution lacks to be replayed, None if nothing."""
-    if not solution.cookies.get(CLEARANCE_COOKIE):
-        return f"the solution has no {CLEARANCE_COOKIE} cookie"
-    if not solution.user_agent:
-        return "the solution names no User-Agent"
-    return None
-
-
-def _lacks_for_page(solution: Solution) -> str | None:
-    """Say what a solution lacks to answer a request, None if nothing."""
-    if solution.body is None and _lacks_for_clearance(solution):
-        return "the solution has neither a page nor a clearance"
-    return None

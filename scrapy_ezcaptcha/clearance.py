@@ -120,6 +120,22 @@ class Clearance:
         return replace(self, cookies={**self.cookies, **fresh}) if fresh else self
 
 
+def lacks_for_clearance(solution: Solution) -> str | None:
+    """Say what a solution lacks to be replayed, None if nothing."""
+    if not solution.cookies.get(CLEARANCE_COOKIE):
+        return f"the solution has no {CLEARANCE_COOKIE} cookie"
+    if not solution.user_agent:
+        return "the solution names no User-Agent"
+    return None
+
+
+def lacks_for_page(solution: Solution) -> str | None:
+    """Say what a solution lacks to answer a request, None if nothing."""
+    if solution.body is None and lacks_for_clearance(solution):
+        return "the solution has neither a page nor a clearance"
+    return None
+
+
 class Dresser:
     """Puts clearances on requests, takes them off again, and remembers who carried which.
 

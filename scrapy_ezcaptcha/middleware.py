@@ -103,6 +103,7 @@ class EzCaptchaMiddleware:
         self._replayer = Replayer(self._broker, self._exits, config)
         self._report = Report(self._client, self._stats, ask_balance=config.log_balance)
         self._said: Lru[str, bool] = Lru(_MAX_SAID)
+        self._is_busy = False
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -126,8 +127,6 @@ class EzCaptchaMiddleware:
         connect = crawler.signals.connect
         connect(middleware.spider_opened, signals.spider_opened)
         connect(middleware.spider_closed, signals.spider_closed)
-        connect(middleware.request_reached_downloader, signals.request_reached_downloader)
-        connect(middleware.request_left_downloader, signals.request_left_downloader)
         return middleware
 
     async def process_request(self, request: Request) -> Request | None:
@@ -136,6 +135,8 @@ class EzCaptchaMiddleware:
         Raises:
             InvalidOptions: ``request.meta["ezcaptcha"]`` is unusable.
         """
+        if not self._is_busy and META_KEY not in request.meta:
+            return None
         try:
             options = self._options(request)
         except InvalidOptions as error:
@@ -163,12 +164,13 @@ class EzCaptchaMiddleware:
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Pass pages on; have challenges in scope solved and replay their requests."""
-        carried = self._dresser.carried_by(request)
+        carried = self._dresser.carried_by(request) if self._is_busy else None
+        if not is_challenge(response):
+            return self._passed(request, response, carried)
         options = self._options(request)
         if options is None:
             return response
-        if not is_challenge(response):
-            return self._passed(request, response, carried)
+        self._get_busy()
         self._stats.inc_value("ezcaptcha/challenges")
         if "cached" in response.flags and not request.meta.get("dont_cache"):
             return fresh_copy_of(request)
@@ -213,6 +215,17 @@ class EzCaptchaMiddleware:
         self._broker.close()
         await self._report.end()
         await self._client.close()
+
+    def _get_busy(self) -> None:
+        """With the first challenge, begin to follow requests into the downloader.
+
+        A crawl that never meets one pays nothing for it.
+        """
+        if not self._is_busy:
+            self._is_busy = True
+            connect = self._crawler.signals.connect
+            connect(self.request_reached_downloader, signals.request_reached_downloader)
+            connect(self.request_left_downloader, signals.request_left_downloader)
 
     def _options(self, request: Request) -> Options | None:
         """Return what *request* asks for; None if it is out of scope."""

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from scrapy import Request
     from scrapy.crawler import Crawler
 
@@ -53,29 +50,13 @@ class WaitingRoom:
         """Whether others wait for their turn in the download slot of *request*."""
         return bool(self._turns) and self._downloader.get_slot_key(request) in self._turns
 
-    @contextmanager
-    def seat(self, request: Request) -> Iterator[bool]:
-        """Let *request* wait outside the concurrency count within this context.
+    def seat(self, request: Request) -> Seat:
+        """Return a context within which *request* waits outside the concurrency count.
 
-        Gives False where there is no seat for it, and it waits inside the count.
+        Its value is False where there is no seat, and the request waits inside the count.
         """
         slot = self._slot_of(request) if self._seated.total() < self._limit else None
-        if slot is None:
-            yield False
-            return
-        key, active = slot
-        downloader = self._downloader
-        has_limit = downloader.total_concurrency > 0  # 0 is none at all
-        downloader.total_concurrency += has_limit
-        active.add(request)
-        self._seated[key] += 1
-        self._wake_engine()
-        try:
-            yield True
-        finally:
-            self._seated -= Counter((key,))
-            active.discard(request)
-            downloader.total_concurrency -= has_limit
+        return Seat(self, request, *(slot or (None, set())))
 
     async def turn(self, request: Request) -> None:
         """Wait until the download slot of *request* has room for it.
@@ -111,6 +92,21 @@ class WaitingRoom:
         for key in list(self._turns):
             while key in self._turns:
                 self._give_turn(key)
+
+    def _sit_down(self, key: str) -> bool:
+        """Count a seat; True if it raised the concurrency, which may have no limit (0)."""
+        self._seated[key] += 1
+        downloader = self._downloader
+        is_raised: bool = downloader.total_concurrency > 0
+        downloader.total_concurrency += is_raised
+        self._wake_engine()
+        return is_raised
+
+    def _get_up(self, key: str, is_raised: bool) -> None:
+        self._seated[key] -= 1
+        if not self._seated[key]:
+            del self._seated[key]
+        self._downloader.total_concurrency -= is_raised
 
     def _give_turn(self, key: str) -> None:
         turns = self._turns.get(key)
@@ -160,3 +156,30 @@ class WaitingRoom:
     def _downloader(self) -> Any:
         engine = self._crawler.engine
         return engine.downloader if engine is not None else None
+
+
+class Seat:
+    """What one waiting request occupies, kept small for there may be thousands."""
+
+    __slots__ = ("_active", "_is_raised", "_key", "_request", "_room")
+
+    def __init__(
+        self, room: WaitingRoom, request: Request, key: str | None, active: set[Request]
+    ) -> None:
+        self._room = room
+        self._request = request
+        self._key = key
+        self._active = active
+        self._is_raised = False
+
+    def __enter__(self) -> bool:
+        if self._key is None:
+            return False
+        self._active.add(self._request)
+        self._is_raised = self._room._sit_down(self._key)
+        return True
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._key is not None:
+            self._active.discard(self._request)
+            self._room._get_up(self._key, self._is_raised)

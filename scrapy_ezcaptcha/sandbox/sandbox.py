@@ -7,7 +7,7 @@ import json
 import ssl
 import threading
 from base64 import b64decode
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 import trustme
@@ -48,6 +48,8 @@ class Sandbox:
         proxy_password: the password that the proxy accepts, with any user name.
     """
 
+    edge_class: ClassVar[type[Edge]] = Edge
+
     def __init__(
         self,
         sites: Iterable[Site] = DEFAULT_SITES,
@@ -62,7 +64,7 @@ class Sandbox:
     ) -> None:
         self.key = key
         self.proxy_password = proxy_password
-        self.edge = Edge(sites)
+        self.edge = self.edge_class(sites)
         self.service = Service(
             self.edge,
             key=key,

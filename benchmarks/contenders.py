@@ -1,0 +1,74 @@
+"""What is measured against what."""
+
+from __future__ import annotations
+
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.defer import Deferred
+
+from scrapy_ezcaptcha import CloudFlare5STask, EzCaptchaClient, is_challenge
+from scrapy_ezcaptcha.exit import ExitFinder
+
+OURS = {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}
+
+
+class InlineMiddleware:
+    """The yardstick: has each challenge solved in place, by a plain await."""
+
+    def __init__(self, crawler):
+        settings = crawler.settings
+        self.exits = ExitFinder(settings)
+        self.client = EzCaptchaClient(
+            settings["EZCAPTCHA_CLIENT_KEY"],
+            api_url=settings["EZCAPTCHA_API_URL"],
+            poll_interval=settings.getfloat("EZCAPTCHA_POLL_INTERVAL"),
+        )
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        return cls(crawler)
+
+    async def process_response(self, request, response):
+        if not is_challenge(response):
+            return response
+        exit = self.exits.after_sending(request)
+        solution = await self.client.solve(CloudFlare5STask(request.url, exit.url))
+        return request.replace(
+            headers={**request.headers, "User-Agent": solution.user_agent},
+            cookies=dict(solution.cookies),
+            dont_filter=True,
+        )
+
+
+class FutureMiddleware:
+    """Merely awaits something that never comes: what any waiting request costs."""
+
+    def __init__(self):
+        self.waiting = []
+
+    async def process_request(self, request):
+        never = Deferred()
+        self.waiting.append(never)
+        await maybe_deferred_to_future(never)
+
+
+def settings_of(contender: str, sandbox) -> dict:
+    """Return the Scrapy settings of a contender."""
+    service = {
+        "EZCAPTCHA_CLIENT_KEY": sandbox.key,
+        "EZCAPTCHA_API_URL": sandbox.api_url,
+        "EZCAPTCHA_POLL_INTERVAL": sandbox.poll_interval,
+        "EZCAPTCHA_TRANSPARENT_MODE": True,
+    }
+    if contender in {"none", "free"}:
+        return {}
+    if contender == "turnstile":
+        return {
+            "PEAK_API_KEY": "pk_sandbox",
+            "PEAK_API_URL": f"{sandbox.api_url}/solve",
+            "DOWNLOADER_MIDDLEWARES": {"scrapy_turnstile.TurnstileMiddleware": 585},
+        }
+    classes = {"inline": {f"{__name__}.InlineMiddleware": 585}}
+    settings = {**service, "DOWNLOADER_MIDDLEWARES": classes.get(contender, OURS)}
+    if contender == "ours, plain priority queue":
+        settings["SCHEDULER_PRIORITY_QUEUE"] = "scrapy.pqueues.ScrapyPriorityQueue"
+    return settings

@@ -1,0 +1,320 @@
+"""All benchmarks, everything side by side in one run: a table, a JSON file, a picture.
+
+``python benchmarks/run.py [--quick] [scenario ...]``; scenarios: burst, mixed, overhead,
+detect, waiting, scale. Figures are only comparable within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import timeit
+from collections import Counter
+from pathlib import Path
+
+import scrapy
+from contenders import settings_of
+from playground import Playground
+from scrapy.http import HtmlResponse
+
+from scrapy_ezcaptcha import is_challenge
+from scrapy_ezcaptcha.sandbox import Protection, Site, pages
+
+HERE = Path(__file__).resolve().parent
+ENDLESS = 10_000.0  # seconds: a solve that never ends here
+SITE_LATENCY = 0.02
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def crawl(contender, hosts, sandbox, *, stop_after=None, settings=None, until_waiting=None):
+    """Run one crawl and return its figures."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plan = {
+            "hosts": hosts,
+            "out": str(folder / "out.json"),
+            "until_waiting": until_waiting,
+            "settings": {
+                **settings_of(contender, sandbox),
+                **({"CLOSESPIDER_TIMEOUT": stop_after} if stop_after else {}),
+                **(settings or {}),
+            },
+        }
+        (folder / "plan.json").write_text(json.dumps(plan))
+        say(f"    {contender} ...")
+        subprocess.run(
+            [sys.executable, str(HERE / "crawl.py"), str(folder / "plan.json")],
+            check=True,
+            cwd=HERE,
+        )
+        return json.loads((folder / "out.json").read_text())
+
+
+def by(sandbox):
+    return {"proxy": sandbox.proxy_url()}
+
+
+def protected(zone="shop.example", *, is_free=False, latency=0.0):
+    return Site(zone, None if is_free else Protection(), latency=latency)
+
+
+def burst(quick):
+    """48 pages of one zone by one exit."""
+    solve, poll = (1.0, 0.6) if quick else (5.0, 3.0)
+    rows = {}
+    for contender in ("ours", "inline", "turnstile"):
+        with Playground([protected()], solve=solve, poll=poll) as sandbox:
+            figures = crawl(contender, [["shop.example", 48, by(sandbox)]], sandbox)
+            rows[contender] = {
+                "pages": figures["pages"].get("shop.example", 0),
+                "paid": sandbox.paid,
+                "seconds": round(figures["seconds"], 1),
+            }
+    return {"solve_seconds": solve, "poll_seconds": poll, "contenders": rows}
+
+
+def open_pages_by_second(sandbox):
+    visits = sandbox.edge.visits
+    began = min(visit.at for visit in visits)
+    seconds = Counter(int(v.at - began) for v in visits if v.host == "open.example")
+    return [seconds[second] for second in range(max(seconds) + 1)]
+
+
+def mixed_once(contender, count, open_count, solve, limit):
+    sites = [
+        protected(is_free=contender.startswith("free"), latency=SITE_LATENCY),
+        Site("open.example", latency=SITE_LATENCY),
+    ]
+    with Playground(sites, solve=solve, poll=1.0) as sandbox:
+        proxy = by(sandbox)
+        hosts = [["shop.example", count, proxy], ["open.example", open_count, proxy]]
+        stop_after = limit if contender in {"inline", "turnstile"} else None
+        settings = {}
+        if contender == "free, plain priority queue":
+            settings["SCHEDULER_PRIORITY_QUEUE"] = "scrapy.pqueues.ScrapyPriorityQueue"
+        name = contender.split(",")[0] if contender.startswith("free") else contender
+        figures = crawl(name, hosts, sandbox, stop_after=stop_after, settings=settings)
+        return {
+            "open_by_second": open_pages_by_second(sandbox),
+            "pages": figures["pages"],
+            "paid": sandbox.paid,
+            "seconds": round(figures["seconds"], 1),
+            "waiting_max": figures["waiting"],
+        }
+
+
+def mixed(quick):
+    """Protected pages interleaved with open ones: open pages in each second."""
+    solve, open_count, counts = (2.0, 800, (80,)) if quick else (5.0, 2500, (200, 2500))
+    contenders = (
+        *("free", "none", "ours", "inline", "turnstile"),
+        *("free, plain priority queue", "ours, plain priority queue"),
+    )
+    plans = {}
+    for count in counts:
+        say(f"  {count} protected pages beside {open_count} open ones")
+        rows = {name: mixed_once(name, count, open_count, solve, 25) for name in contenders}
+        for name, row in rows.items():
+            row["during_vs_none"], row["worst_after_vs_free"] = ratios(rows, name, solve)
+        plans[str(count)] = rows
+    return {"solve_seconds": solve, "open_pages": open_count, "protected_pages": plans}
+
+
+def ratios(rows, name, solve):
+    """Compare a contender's open pages with the ideal: during the solve, and after it.
+
+    Seconds are whole ones; the one in which the solve ends belongs to neither part, and
+    the last second in which both sites have work is not whole.
+    """
+    ideal = rows["free, plain priority queue" if "queue" in name else "free"]["open_by_second"]
+    average = sum(ideal[:-1]) / max(1, len(ideal) - 1)
+    pages = rows[name]["open_by_second"]
+    during = int(solve)
+    reference = sum(rows["none"]["open_by_second"][:during])
+    after = pages[during + 1 : -1]
+    return (
+        round(sum(pages[:during]) / reference, 2),
+        round(min(after) / average, 2) if after else None,
+    )
+
+
+def overhead(quick):
+    """Pages without any challenge: CPU seconds of the crawling process."""
+    count, repeats = (1000, 2) if quick else (5000, 3)
+    seconds = {"none": [], "ours": []}
+    for _ in range(repeats):
+        for contender, spent in seconds.items():
+            with Playground([Site("open.example")], solve=1, poll=1) as sandbox:
+                figures = crawl(contender, [["open.example", count, by(sandbox)]], sandbox)
+                spent.append(round(figures["cpu"], 2))
+    best = {name: min(spent) for name, spent in seconds.items()}
+    return {
+        "pages": count,
+        "cpu_seconds": seconds,
+        "ratio_of_best": round(best["ours"] / best["none"], 3),
+    }
+
+
+def detect(_quick):
+    """Microseconds to judge one response."""
+    edge = {"Server": "cloudflare", "CF-RAY": "1-LHR", "Content-Type": "text/html"}
+    url, page = "https://shop.example/", pages.catalogue_page("shop.example", "/", 500).encode()
+    cases = {
+        "ordinary page": HtmlResponse(url, 200, edge, page),
+        "challenge by its header": HtmlResponse(url, 403, {**edge, "cf-mitigated": "challenge"}),
+        "challenge by its page": HtmlResponse(
+            url, 403, edge, pages.challenge_page("managed", "shop.example").encode()
+        ),
+        "403 of another kind": HtmlResponse(url, 403, edge, page),
+    }
+    count = 20_000
+    return {
+        name: round(min(timeit.repeat(lambda r=r: is_challenge(r), number=count)) / count * 1e6, 2)
+        for name, r in cases.items()
+    }
+
+
+def waiting(quick):
+    """Memory of the crawling process for each request that waits.
+
+    What both sizes need alike (imports, tables) is no cost of a request: the difference
+    between a few and many is.
+    """
+    few, many = (200, 1000) if quick else (1000, 10_000)
+    memory = {}
+    for contender in ("future", "ours"):
+        memory[contender] = {count: memory_with(contender, count) for count in (few, many)}
+    each = {name: (rss[many] - rss[few]) / (many - few) for name, rss in memory.items()}
+    return {
+        "requests": [few, many],
+        "bytes_each": {name: round(size) for name, size in each.items()},
+        "more_bytes_each": round(each["ours"] - each["future"]),
+    }
+
+
+def memory_with(contender, count):
+    """Return the bytes of the crawling process while *count* requests wait."""
+    with Playground([protected()], solve=ENDLESS, poll=30) as sandbox:
+        settings = {"CONCURRENT_REQUESTS": 16, "EZCAPTCHA_MAX_WAITING": count + 50}
+        if contender == "future":
+            settings = {
+                "CONCURRENT_REQUESTS": count + 50,
+                "DOWNLOADER_MIDDLEWARES": {"contenders.FutureMiddleware": 585},
+            }
+        hosts = [["shop.example", count, by(sandbox)]]
+        return crawl(contender, hosts, sandbox, settings=settings, until_waiting=count)["rss"]
+
+
+def scale(quick):
+    """Zones with a solve each, all at once."""
+    solve = 1.0 if quick else 5.0
+    rows = {}
+    for count in (1, 10, 100):
+        zones = [f"shop{number}.example" for number in range(count)]
+        sites = [protected(zone) for zone in zones]
+        with Playground(sites, solve=solve, poll=solve / 5) as sandbox:
+            hosts = [[zone, 5, by(sandbox)] for zone in zones]
+            settings = {"EZCAPTCHA_MAX_CONCURRENT_TASKS": 200}
+            figures = crawl("ours", hosts, sandbox, settings=settings)
+            rows[str(count)] = {
+                "seconds": round(figures["seconds"], 1),
+                "paid": sandbox.paid,
+                "pages": sum(figures["pages"].values()),
+            }
+    return {"solve_seconds": solve, "zones": rows}
+
+
+def table(results) -> str:
+    """Return the figures as a table in Markdown."""
+    lines = ["| scenario | contender | figures |", "| --- | --- | --- |"]
+    for contender, row in results.get("burst", {}).get("contenders", {}).items():
+        lines.append(
+            f"| burst, 48 pages | {contender} | {row['paid']} paid, {row['seconds']} s,"
+            f" {row['pages']} pages |"
+        )
+    for count, rows in results.get("mixed", {}).get("protected_pages", {}).items():
+        for contender, row in rows.items():
+            after = row["worst_after_vs_free"]
+            later = "" if after is None else f", worst second after it {after} of *free*"
+            lines.append(
+                f"| mixed, {count} protected | {contender} | open pages during the solve"
+                f" {row['during_vs_none']} of *none*{later}; {row['paid']} paid,"
+                f" {row['seconds']} s |"
+            )
+    if row := results.get("overhead"):
+        lines.append(
+            f"| overhead, {row['pages']} pages | ours | CPU {row['ratio_of_best']} of *none* |"
+        )
+    for case, microseconds in results.get("detect", {}).items():
+        lines.append(f"| detect | {case} | {microseconds} µs |")
+    if row := results.get("waiting"):
+        lines.append(
+            f"| waiting, {row['requests'][1]:,} requests | ours | {row['more_bytes_each']:,} bytes"
+            " more each than a middleware that merely awaits |"
+        )
+    for count, row in results.get("scale", {}).get("zones", {}).items():
+        lines.append(f"| scale, {count} zones | ours | {row['paid']} paid, {row['seconds']} s |")
+    return "\n".join(lines)
+
+
+def draw(mixed_results, path: Path) -> None:
+    """Draw the open pages in each second of the largest mixed plan."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "scrapy-ezcaptcha"
+    import matplotlib.pyplot as plt
+
+    count, rows = list(mixed_results["protected_pages"].items())[-1]
+    figure, axes = plt.subplots(figsize=(8, 3.6))
+    for name in ("free", "none", "ours", "inline", "turnstile"):
+        pages_by_second = rows[name]["open_by_second"][:-1]
+        axes.plot(range(1, len(pages_by_second) + 1), pages_by_second, label=name)
+    axes.axvspan(0, mixed_results["solve_seconds"], alpha=0.12, color="grey", label="the solve")
+    axes.set_xlabel("second")
+    axes.set_ylabel("open pages in it")
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"An open site beside {count} pages of a protected one")
+    axes.legend(loc="upper right", fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    scenarios = {f.__name__: f for f in (burst, mixed, overhead, detect, waiting, scale)}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenario", nargs="*", choices=[[], *scenarios], default=[])
+    parser.add_argument("--quick", action="store_true", help="smaller plans, for a first look")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    options.out.mkdir(exist_ok=True)
+    results: dict = {
+        "machine": {
+            "python": platform.python_version(),
+            "scrapy": scrapy.__version__,
+            "system": platform.system(),
+        },
+        "quick": options.quick,
+    }
+    for name in options.scenario or scenarios:
+        began = time.monotonic()
+        say(f"{name}: {scenarios[name].__doc__}")
+        results[name] = scenarios[name](options.quick)
+        say(f"  took {time.monotonic() - began:.0f} s")
+    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (options.out / "table.md").write_text(table(results) + "\n")
+    if "mixed" in results:
+        draw(results["mixed"], options.out / "mixed.svg")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
