@@ -277,10 +277,12 @@ def draw(mixed_results, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 3.6))
     for name in ("free", "none", "ours", "inline", "turnstile"):
         pages_by_second = rows[name]["open_by_second"][:-1]
-        axes.plot(range(1, len(pages_by_second) + 1), pages_by_second, label=name)
+        middles = [second + 0.5 for second in range(len(pages_by_second))]
+        axes.plot(middles, pages_by_second, label=name)
     axes.axvspan(0, mixed_results["solve_seconds"], alpha=0.12, color="grey", label="the solve")
     axes.set_xlabel("second")
     axes.set_ylabel("open pages in it")
+    axes.set_xlim(0, 4 * mixed_results["solve_seconds"])
     axes.set_ylim(bottom=0)
     axes.set_title(f"An open site beside {count} pages of a protected one")
     axes.legend(loc="upper right", fontsize="small")
