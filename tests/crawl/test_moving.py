@@ -43,7 +43,7 @@ def test_an_open_site_goes_on_during_the_solve(crawl, settings, waiting):
     solved = min(v.at for v in sandbox.edge.visits if v.verdict == "page" and "shop" in v.host)
     at_once = settings.get("CONCURRENT_REQUESTS", 8)
     assert sum(at < solved for at in visits(sandbox, "open.example")) >= 7 * at_once
-    assert 1 < result.stat("requests/waiting_max") <= waiting
+    assert 1 <= result.stat("requests/waiting_max") <= waiting
 
 
 def test_without_seats_the_crawl_is_held_back_and_loses_nothing(crawl):
