@@ -147,7 +147,7 @@ class Broker:
                     await self._outcome(flight, request)
                 if is_seated and not self._closed:
                     await self._room.turn(request)
-                if self._needed_flight(zone, host, exit) is None:
+                if not self._closed and self._needed_flight(zone, host, exit) is None:
                     return
         raise CrawlEnding
 

@@ -211,6 +211,26 @@ def test_when_the_crawl_ends_nobody_waits_and_polling_stops():
     assert world.clock.getDelayedCalls() == []
 
 
+def test_those_who_wait_for_their_turn_are_sent_away_too():
+    world = World()
+    world.ask("shop.example")
+    _, slot = world.crawler._get_slot(Request("http://shop.example/"))
+    slot.active |= {Request("http://shop.example/") for _ in range(slot.concurrency)}
+    for _ in range(12):
+        gate = world.broker.wait_for_solve(
+            Request("http://shop.example/"), "shop.example", "shop.example", EXITS[0]
+        )
+        Deferred.fromCoroutine(gate).addErrback(lambda failure: world.ended.append(failure.value))
+    world.solved()
+    assert len(world.ended) == 1  # the slot is full: the others wait for their turn
+    world.closing = True
+    world.clock.advance(0.25)
+    assert [type(error) for error in world.ended[1:]] == [CrawlEnding] * 12
+    assert world.crawler.total_concurrency == 16
+    assert len(slot.active) == slot.concurrency
+    assert world.clock.getDelayedCalls() == []
+
+
 def test_a_solve_is_not_begun_while_the_crawl_is_closing():
     world = World()
     world.closing = True
