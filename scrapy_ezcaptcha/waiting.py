@@ -134,17 +134,17 @@ class WaitingRoom:
         try:
             downloader = self._downloader
             key, slot = downloader._get_slot(request)
-            assert isinstance(downloader.total_concurrency, int)
-            assert downloader.slots[key] is slot
-            return key, slot.active
-        except (AssertionError, AttributeError, KeyError, TypeError, ValueError):
-            if self._says_unsupported:
-                self._says_unsupported = False
-                logger.warning(
-                    "This downloader does not let requests wait outside the concurrency"
-                    " count; other sites will be slower while challenges are solved"
-                )
-            return None
+            if isinstance(downloader.total_concurrency, int) and downloader.slots[key] is slot:
+                return key, slot.active
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass
+        if self._says_unsupported:
+            self._says_unsupported = False
+            logger.warning(
+                "This downloader does not let requests wait outside the concurrency count;"
+                " other sites will be slower while challenges are solved"
+            )
+        return None
 
     def _wake_engine(self) -> None:
         """Have the engine look for more requests now, not at its next heartbeat."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import pytest
+from fakes import FakeDownloader, crawler_with
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from scrapy import Request
-from scrapy.core.downloader import Slot
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -61,28 +59,12 @@ class FakeClient:
             self.pending.remove(entry)
 
 
-class FakeCrawler:
-    """As much of a crawler as the waiting room looks at."""
-
-    def __init__(self):
-        self.slots = {}
-        self.total_concurrency = 16
-        self.engine = SimpleNamespace(downloader=self, _slot=None)
-
-    def get_slot_key(self, request):
-        return urlsplit(request.url).hostname
-
-    def _get_slot(self, request):
-        key = self.get_slot_key(request)
-        return key, self.slots.setdefault(key, Slot(8, 0, None))
-
-
 class World:
     """A broker with everything around it, and the requests that wait for it."""
 
     def __init__(self, **options):
         self.clock = Clock()
-        self.crawler = FakeCrawler()
+        self.downloader = FakeDownloader()
         self.stats = Stats()
         self.client = FakeClient()
         self.closing = False
@@ -91,7 +73,7 @@ class World:
         self.broker = Broker(
             self.solver,
             Holdings(MemoryStore()),
-            WaitingRoom(self.crawler, 1000),
+            WaitingRoom(crawler_with(self.downloader), 1000),
             stats=self.stats,
             reactor=self.clock,
             is_closing=lambda: self.closing,
@@ -214,7 +196,7 @@ def test_when_the_crawl_ends_nobody_waits_and_polling_stops():
 def test_those_who_wait_for_their_turn_are_sent_away_too():
     world = World()
     world.ask("shop.example")
-    _, slot = world.crawler._get_slot(Request("http://shop.example/"))
+    _, slot = world.downloader._get_slot(Request("http://shop.example/"))
     slot.active |= {Request("http://shop.example/") for _ in range(slot.concurrency)}
     for _ in range(12):
         gate = world.broker.wait_for_solve(
@@ -226,7 +208,7 @@ def test_those_who_wait_for_their_turn_are_sent_away_too():
     world.closing = True
     world.clock.advance(0.25)
     assert [type(error) for error in world.ended[1:]] == [CrawlEnding] * 12
-    assert world.crawler.total_concurrency == 16
+    assert world.downloader.total_concurrency == 16
     assert len(slot.active) == slot.concurrency
     assert world.clock.getDelayedCalls() == []
 

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import pytest
+from fakes import FakeDownloader, crawler_with
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request
-from scrapy.core.downloader import Slot
 from twisted.internet.defer import Deferred
 
 from scrapy_ezcaptcha.waiting import WaitingRoom
 
 
-class Downloader:
-    """As much of Scrapy's downloader as the waiting room looks at."""
-
-    def __init__(self, total_concurrency=16):
-        self.total_concurrency = total_concurrency
-        self.slots = {}
-
-    def get_slot_key(self, request):
-        return urlsplit(request.url).hostname
-
-    def _get_slot(self, request):
-        key = self.get_slot_key(request)
-        return key, self.slots.setdefault(key, Slot(2, 0, None))
+def downloader_of_two(total_concurrency=16):
+    return FakeDownloader(total_concurrency, per_slot=2)
 
 
 class Wakes:
@@ -40,8 +28,7 @@ class Wakes:
 
 def room_of(downloader, limit=1000):
     wakes = Wakes()
-    engine = SimpleNamespace(downloader=downloader, _slot=SimpleNamespace(nextcall=wakes))
-    room = WaitingRoom(SimpleNamespace(engine=engine), limit)
+    room = WaitingRoom(crawler_with(downloader, SimpleNamespace(nextcall=wakes)), limit)
     room.wakes = wakes
     return room
 
@@ -51,7 +38,7 @@ def request(host="shop.example"):
 
 
 def test_a_seat_raises_the_concurrency_and_makes_its_site_busy():
-    downloader = Downloader()
+    downloader = downloader_of_two()
     room, waiting = room_of(downloader), request()
     with room.seat(waiting) as is_seated:
         assert is_seated
@@ -63,14 +50,14 @@ def test_a_seat_raises_the_concurrency_and_makes_its_site_busy():
 
 
 def test_no_limit_stays_no_limit():
-    downloader = Downloader(total_concurrency=0)
+    downloader = downloader_of_two(total_concurrency=0)
     with room_of(downloader).seat(request()):
         assert downloader.total_concurrency == 0
     assert downloader.total_concurrency == 0
 
 
 def test_the_counters_are_back_when_the_waiting_fails():
-    downloader = Downloader()
+    downloader = downloader_of_two()
     with pytest.raises(ValueError, match="x"), room_of(downloader).seat(request()):
         raise ValueError("x")
     assert downloader.total_concurrency == 16
@@ -78,7 +65,7 @@ def test_the_counters_are_back_when_the_waiting_fails():
 
 
 def test_beyond_the_limit_requests_wait_inside_the_count():
-    downloader = Downloader()
+    downloader = downloader_of_two()
     room = room_of(downloader, limit=1)
     with room.seat(request()), room.seat(request()) as is_seated:
         assert not is_seated
@@ -115,7 +102,7 @@ def leave(room, waiting):
 
 
 def test_who_waited_is_let_go_at_the_pace_of_the_slot():
-    room, order = room_of(Downloader()), []
+    room, order = room_of(downloader_of_two()), []
     everybody = [request() for _ in range(5)]
     for waiting in everybody:
         take_turn(room, waiting, order)
@@ -130,7 +117,7 @@ def test_who_waited_is_let_go_at_the_pace_of_the_slot():
 
 
 def test_a_turn_that_nobody_took_up_is_given_again():
-    room, order = room_of(Downloader()), []
+    room, order = room_of(downloader_of_two()), []
     everybody = [request() for _ in range(4)]
     going = [take_turn(room, waiting, order) for waiting in everybody]
     going[2].addErrback(lambda _: None).cancel()
@@ -141,7 +128,7 @@ def test_a_turn_that_nobody_took_up_is_given_again():
 
 
 def test_at_the_end_everybody_goes():
-    room, order = room_of(Downloader()), []
+    room, order = room_of(downloader_of_two()), []
     for _ in range(6):
         take_turn(room, request(), order)
     room.close()
@@ -155,7 +142,7 @@ def test_at_the_end_everybody_goes():
     st.integers(0, 6),
 )
 def test_in_any_order_the_counters_are_back_in_the_end(events, limit):
-    downloader = Downloader()
+    downloader = downloader_of_two()
     room, order, going = room_of(downloader, limit), [], []
     for event, number in events:
         if event == "sit":
