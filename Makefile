@@ -8,7 +8,10 @@ demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PR
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
 
 test: .venv/test  ## all tests, with coverage
-	$(RUN) -m pytest -n 4 --cov --cov-report=term $(ARGS)
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest -n 4 $(ARGS)
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
 
 unit: .venv/test  ## the tests that need no crawl
 	$(RUN) -m pytest tests/unit $(ARGS)

@@ -77,9 +77,12 @@ def challenge_sign(response: Response) -> str | None:
         value.strip().lower() == b"challenge" for value in headers.getlist(b"Cf-Mitigated")
     ):
         return SIGN_HEADER
-    if response.status not in _STATUSES or not _through_cloudflare(response):
-        return None
-    return page_sign(response.body)
+    return page_sign(response.body) if is_suspect(response) else None
+
+
+def is_suspect(response: Response) -> bool:
+    """Whether the page itself must be looked at to tell if *response* is a challenge."""
+    return response.status in _STATUSES and _through_cloudflare(response)
 
 
 def page_sign(body: bytes) -> str | None:

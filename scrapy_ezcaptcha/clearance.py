@@ -14,10 +14,12 @@ import ipaddress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy.http.cookies import CookieJar
 from tldextract import TLDExtract
+
+from scrapy_ezcaptcha.impersonate import IMPERSONATE_META, browser_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,13 +145,22 @@ class Dresser:
         accept_encodings: what this Scrapy decodes; empty if it decodes nothing.
         defaults: headers that Scrapy adds by itself, by lower-case name. Where a
             request has just these, the solution's value is replayed instead.
+        impersonate: whether scrapy-impersonate is to be told the clearance's browser.
     """
 
-    def __init__(self, accept_encodings: frozenset[str], defaults: Mapping[str, bytes]) -> None:
+    def __init__(
+        self,
+        accept_encodings: frozenset[str],
+        defaults: Mapping[str, bytes],
+        *,
+        impersonate: bool = False,
+    ) -> None:
         self._accept_encodings = accept_encodings
         self._defaults = defaults
+        self._impersonate = impersonate
         self._carried: WeakKeyDictionary[Request, Clearance] = WeakKeyDictionary()
         self._before: WeakKeyDictionary[Request, dict[str, list[bytes]]] = WeakKeyDictionary()
+        self._impersonating: WeakSet[Request] = WeakSet()
 
     def put_on(self, request: Request, clearance: Clearance) -> None:
         """Put *clearance* on *request*.
@@ -168,9 +179,16 @@ class Dresser:
         headers["cookie"] = merge_cookies(before["cookie"], clearance.cookies)
         self._before[request] = before
         self._carried[request] = clearance
+        browser = browser_for(clearance.tls_version) if self._impersonate else None
+        if browser is not None and IMPERSONATE_META not in request.meta:
+            request.meta[IMPERSONATE_META] = browser
+            self._impersonating.add(request)
 
     def take_off(self, request: Request) -> None:
         """Give *request* its own headers back, if a clearance was put on it."""
+        if request in self._impersonating:
+            self._impersonating.discard(request)
+            request.meta.pop(IMPERSONATE_META, None)
         for name, values in self._before.pop(request, {}).items():
             if values:
                 request.headers.setlist(name, values)

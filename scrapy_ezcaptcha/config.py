@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,7 +19,16 @@ if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
 API_URL = "https://api.ez-captcha.com"
-KEY_VARIABLES = ("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_API_KEY")
+PREFIX = "EZCAPTCHA_"
+KEY = "EZCAPTCHA_CLIENT_KEY"
+KEY_FILE = "EZCAPTCHA_CLIENT_KEY_FILE"
+#: As the vendor's SDK names it; in the environment only.
+SDK_KEY = "EZCAPTCHA_API_KEY"
+
+#: Where a key is looked for, in words.
+KEY_SOURCES = (
+    f"{KEY} or {KEY_FILE} in the settings or the environment, or {SDK_KEY} in the environment"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,8 @@ class Config:
     breaker_seconds: float = 300.0
     close_spider_on_limit: bool = False
     log_balance: bool = False
+    impersonate: bool = False
+    warnings: tuple[str, ...] = ()  # what looks like a mistake, but stops nothing
 
     @property
     def service_on_loopback(self) -> bool:
@@ -83,11 +96,12 @@ class Config:
                 "EZCAPTCHA_CLOSE_SPIDER_ON_LIMIT", cls.close_spider_on_limit
             ),
             log_balance=reader.boolean("EZCAPTCHA_LOG_BALANCE", cls.log_balance),
+            impersonate=reader.boolean("EZCAPTCHA_IMPERSONATE", cls.impersonate),
         )
         reader.only_none("EZCAPTCHA_STORE", "clearances are kept in memory")
         if reader.problems:
             raise ConfigurationError(reader.problems)
-        return config
+        return replace(config, warnings=tuple(reader.unknown_names()))
 
 
 class _Reader:
@@ -95,19 +109,28 @@ class _Reader:
 
     def __init__(self, settings: BaseSettings) -> None:
         self._settings = settings
+        self._asked: set[str] = set()
         self.problems: list[str] = []
 
+    def unknown_names(self) -> list[str]:
+        """Return what to say of settings that look like ours and were not asked for."""
+        return [
+            f"there is no setting {name}; did you mean {self._nearest(name)}?"
+            for name in sorted(self._settings)
+            if name.startswith(PREFIX) and name not in self._asked
+        ]
+
     def client_key(self, environ: Mapping[str, str]) -> str:
-        name = KEY_VARIABLES[0]
-        value = self._settings.get(name)
-        if value is None or value == "":
-            value = next((environ[key] for key in KEY_VARIABLES if environ.get(key)), "")
-        if not isinstance(value, str):
-            self.problems.append(f"{name} must be a string")
-            return ""
-        return value.strip()
+        self._asked |= {KEY, KEY_FILE}
+        for source in (self._settings, environ):
+            if value := source.get(KEY):
+                return self._checked_key(value, KEY)
+            if path := source.get(KEY_FILE):
+                return self._key_in_file(path)
+        return self._checked_key(environ.get(SDK_KEY, ""), SDK_KEY)
 
     def boolean(self, name: str, default: bool) -> bool:
+        self._asked.add(name)
         try:
             return self._settings.getbool(name, default)
         except ValueError:
@@ -115,7 +138,7 @@ class _Reader:
             return default
 
     def integer(self, name: str, default: Any, *, least: int = 0) -> Any:
-        value = self._settings.get(name)
+        value = self._get(name)
         if value is None:
             return default
         try:
@@ -128,7 +151,7 @@ class _Reader:
         return number
 
     def seconds(self, name: str, default: float) -> float:
-        value = self._settings.get(name)
+        value = self._get(name)
         if value is None:
             return default
         try:
@@ -141,6 +164,7 @@ class _Reader:
         return number
 
     def domains(self, name: str) -> tuple[str, ...]:
+        self._asked.add(name)
         try:
             values = self._settings.getlist(name)
         except TypeError:
@@ -155,7 +179,7 @@ class _Reader:
         return tuple(domains)
 
     def api_url(self, name: str, default: str) -> str:
-        value = self._settings.get(name, default)
+        value = self._get(name, default)
         try:
             parts = urlsplit(value if isinstance(value, str) else "")
             host = parts.hostname or ""
@@ -172,7 +196,7 @@ class _Reader:
         return str(value).rstrip("/")
 
     def proxy(self, name: str) -> Exit | None:
-        value = self._settings.get(name)
+        value = self._get(name)
         if value is None or value == "":
             return None
         try:
@@ -182,8 +206,35 @@ class _Reader:
             return None
 
     def only_none(self, name: str, instead: str) -> None:
-        if self._settings.get(name) is not None:
+        if self._get(name) is not None:
             self.problems.append(f"{name} must be None in this version: {instead}")
 
+    def _get(self, name: str, default: Any = None) -> Any:
+        self._asked.add(name)
+        return self._settings.get(name, default)
+
+    def _key_in_file(self, path: Any) -> str:
+        try:
+            key = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, TypeError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            self.problems.append(f"{KEY_FILE} is {path!r}, which cannot be read: {reason}")
+            return ""
+        if not key:
+            self.problems.append(f"{KEY_FILE} is {path!r}, which is empty")
+        return self._checked_key(key, KEY_FILE)
+
+    def _checked_key(self, value: Any, name: str) -> str:
+        key = value.strip() if isinstance(value, str) else "\0"
+        if not (key.isascii() and key.replace(" ", "\0").isprintable()):
+            self.problems.append(f"{name} must be one word of printable ASCII")
+            return ""
+        return key
+
+    def _nearest(self, name: str) -> str:
+        if name == SDK_KEY:  # near to another one by its letters
+            return KEY
+        return get_close_matches(name, sorted(self._asked), n=1, cutoff=0.0)[0]
+
     def _refuse(self, name: str, allowed: str) -> None:
-        self.problems.append(f"{name} is {self._settings.get(name)!r}, must be {allowed}")
+        self.problems.append(f"{name} is {self._get(name)!r}, must be {allowed}")

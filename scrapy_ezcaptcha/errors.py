@@ -103,7 +103,7 @@ class InvalidOptions(EzCaptchaError, IgnoreRequest):
 class ExitError(EzCaptchaError):
     """The request leaves by no proxy that the service could use.
 
-    ``cause`` is one of ``none``, ``credentials``, ``private``, ``unreadable``.
+    ``cause`` is one of ``none``, ``credentials``, ``private``, ``unreadable``, ``handler``.
     """
 
     code = "EXIT"

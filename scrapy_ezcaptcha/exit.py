@@ -16,6 +16,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from scrapy import Request
 from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
+from scrapy.utils.httpobj import urlparse_cached
+from scrapy.utils.misc import load_object
 
 from scrapy_ezcaptcha.errors import ExitError
 
@@ -37,6 +39,10 @@ NO_PROXY = "none"
 NO_CREDENTIALS = "credentials"
 PRIVATE_HOST = "private"
 UNREADABLE = "unreadable"
+NO_PROXY_SUPPORT = "handler"
+
+# Download handlers that cannot leave by a proxy.
+_WITHOUT_PROXIES = frozenset({"scrapy.core.downloader.handlers.http2.H2DownloadHandler"})
 
 _MESSAGES = {
     NO_PROXY: "the request leaves by no proxy, and the service solves only through one;"
@@ -48,6 +54,8 @@ _MESSAGES = {
     " cannot reach; use one with a public address",
     UNREADABLE: "the proxy is not a URL of the form scheme://user:password@host:port"
     " with scheme http, https or socks5",
+    NO_PROXY_SUPPORT: "the download handler of this scheme cannot leave by a proxy, which a replay"
+    " must; take another one in DOWNLOAD_HANDLERS",
 }
 
 
@@ -127,11 +135,11 @@ def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:
             a proxy too, at the cost of a round trip.
     """
     if exit is None:
-        raise _exit_error(NO_PROXY)
+        raise exit_error(NO_PROXY)
     if not (exit.username and exit.password):
-        raise _exit_error(NO_CREDENTIALS, exit)
+        raise exit_error(NO_CREDENTIALS, exit)
     if not allow_private and is_private(exit.host):
-        raise _exit_error(PRIVATE_HOST, exit)
+        raise exit_error(PRIVATE_HOST, exit)
     return exit
 
 
@@ -163,6 +171,15 @@ class ExitFinder:
         self._proxies = (
             HttpProxyMiddleware(self._encoding) if settings.getbool("HTTPPROXY_ENABLED") else None
         )
+        self._schemes_without_proxies = frozenset(
+            scheme
+            for scheme, handler in settings.getwithbase("DOWNLOAD_HANDLERS").items()
+            if handler is not None and _is_without_proxies(handler)
+        )
+
+    def can_use_proxies(self, request: Request) -> bool:
+        """Whether Scrapy's download handler could send *request* by a proxy."""
+        return urlparse_cached(request).scheme not in self._schemes_without_proxies
 
     def before_sending(self, request: Request) -> Exit | None:
         """Return by which proxy *request* is going to leave, None if by none.
@@ -204,12 +221,22 @@ class ExitFinder:
         return username, password
 
 
+def _is_without_proxies(handler: Any) -> bool:
+    try:
+        cls = load_object(handler)
+    except ImportError:  # Scrapy says so when it is needed
+        return False
+    names = (f"{base.__module__}.{base.__qualname__}" for base in getattr(cls, "__mro__", ()))
+    return not _WITHOUT_PROXIES.isdisjoint(names)
+
+
 def _proxy_meta(request: Request) -> dict[str, Any]:
     keys = ("proxy", "_auth_proxy", "_scheme_proxy")
     return {key: request.meta[key] for key in keys if key in request.meta}
 
 
-def _exit_error(cause: str, exit: Exit | None = None) -> ExitError:
+def exit_error(cause: str, exit: Exit | None = None) -> ExitError:
+    """Return the error for *cause*, in words."""
     return ExitError(cause, _MESSAGES[cause].format(address=exit.address if exit else ""))
 
 

@@ -12,10 +12,11 @@ from scrapy.http import Headers
 from scrapy.utils.defer import deferred_from_coro
 
 from scrapy_ezcaptcha.broker import Broker
-from scrapy_ezcaptcha.challenge import is_challenge
+from scrapy_ezcaptcha.cache import keep_challenges_out
+from scrapy_ezcaptcha.challenge import challenge_sign
 from scrapy_ezcaptcha.clearance import Dresser
 from scrapy_ezcaptcha.client import EzCaptchaClient
-from scrapy_ezcaptcha.config import KEY_VARIABLES, Config
+from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.errors import (
     CrawlEnding,
     ExitError,
@@ -26,6 +27,7 @@ from scrapy_ezcaptcha.exit import ExitFinder
 from scrapy_ezcaptcha.holdings import Holdings
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.options import META_KEY, is_allowed_domain, options_of
+from scrapy_ezcaptcha.order import order_problems
 from scrapy_ezcaptcha.replay import (
     SOLVED_FLAG,
     Note,
@@ -34,6 +36,7 @@ from scrapy_ezcaptcha.replay import (
     place_of,
 )
 from scrapy_ezcaptcha.report import Report
+from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved
 from scrapy_ezcaptcha.solver import Solver
 from scrapy_ezcaptcha.stores import MemoryStore
 from scrapy_ezcaptcha.waiting import WaitingRoom
@@ -48,9 +51,6 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.options import Options
 
 logger = logging.getLogger(__name__)
-
-#: After decompression (590), before meta refreshes (580) and retries (550) are followed.
-ORDER = 585
 
 UNSOLVED_FLAG = "ezcaptcha-unsolved"
 ERROR_META = "ezcaptcha_error"
@@ -88,7 +88,7 @@ class EzCaptchaMiddleware:
             http_timeout=config.http_timeout,
         )
         self._exits = ExitFinder(crawler.settings)
-        self._dresser = _dresser(crawler.settings)
+        self._dresser = _dresser(crawler.settings, config)
         solver = Solver(self._client, config, self._stats, reactor.seconds, self._limit_reached)
         holdings = Holdings(MemoryStore())
         self._room = WaitingRoom(crawler, config.max_waiting)
@@ -119,10 +119,9 @@ class EzCaptchaMiddleware:
         if not crawler.settings.getbool("TWISTED_REACTOR_ENABLED", True):
             raise NotConfigured("TWISTED_REACTOR_ENABLED is False; treq needs a Twisted reactor")
         if not config.client_key:
-            raise NotConfigured(
-                f"no EzCaptcha key; set {KEY_VARIABLES[0]} in the settings,"
-                f" or {' or '.join(KEY_VARIABLES)} in the environment"
-            )
+            raise NotConfigured(f"no EzCaptcha key; set {KEY_SOURCES}")
+        for warning in (*config.warnings, *order_problems(crawler.settings, cls)):
+            logger.warning(warning)
         middleware = cls(crawler, config)
         connect = crawler.signals.connect
         connect(middleware.spider_opened, signals.spider_opened)
@@ -158,28 +157,33 @@ class EzCaptchaMiddleware:
             await self._broker.wait_for_solve(request, zone, host, exit)
         except CrawlEnding:
             return self._replayer.put_back(request)
-        if exit is not own and self._broker.find(zone, host, exit):
+        if exit is own or not self._exits.can_use_proxies(request):
+            return None
+        if self._broker.find(zone, host, exit):
             request.meta["proxy"] = exit.url
         return None
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Pass pages on; have challenges in scope solved and replay their requests."""
         carried = self._dresser.carried_by(request) if self._is_busy else None
-        if not is_challenge(response):
+        sign = challenge_sign(response)
+        if sign is None:
             return self._passed(request, response, carried)
         options = self._options(request)
         if options is None:
             return response
         self._get_busy()
         self._stats.inc_value("ezcaptcha/challenges")
+        await self._send(challenge_detected, request, response, sign=sign)
         if "cached" in response.flags and not request.meta.get("dont_cache"):
             return fresh_copy_of(request)
         try:
             answer = await self._replayer.answer(request, options, carried)
         except CrawlEnding as error:
-            return self._replayer.put_back(request) or self._give_up(request, response, error)
+            return self._replayer.put_back(request) or await self._give_up(request, response, error)
         except EzCaptchaError as error:
-            return self._give_up(request, response, error)
+            return await self._give_up(request, response, error)
+        await self._send(challenge_solved, request, response)
         if isinstance(answer, Request):
             self._stats.inc_value("ezcaptcha/requests/replayed")
         else:
@@ -188,6 +192,7 @@ class EzCaptchaMiddleware:
 
     def request_reached_downloader(self, request: Request) -> None:
         """Put the clearance on that serves *request*, if there is one."""
+        Note.restore_filtering(request)
         host, zone = place_of(request)
         if not self._broker.knows_zone(zone) or self._options(request) is None:
             return
@@ -207,7 +212,8 @@ class EzCaptchaMiddleware:
         self._room.left(request)
 
     async def spider_opened(self) -> None:
-        """Note the balance at the start, if asked to."""
+        """Keep challenges out of the HTTP cache, and note the balance if asked to."""
+        keep_challenges_out(self._crawler, self._is_in_scope)
         await self._report.begin()
 
     async def spider_closed(self) -> None:
@@ -246,7 +252,9 @@ class EzCaptchaMiddleware:
         response.flags.append(SOLVED_FLAG)
         return response
 
-    def _give_up(self, request: Request, response: Response, error: EzCaptchaError) -> Response:
+    async def _give_up(
+        self, request: Request, response: Response, error: EzCaptchaError
+    ) -> Response:
         Note.take_off(request)
         self._stats.inc_value("ezcaptcha/requests/gave_up")
         response.flags.append(UNSOLVED_FLAG)
@@ -263,7 +271,21 @@ class EzCaptchaMiddleware:
             error,
             extra={"spider": self._crawler.spider},
         )
+        await self._send(challenge_failed, request, response, error=error)
         return response
+
+    async def _send(
+        self, signal: object, request: Request, response: Response, **others: object
+    ) -> None:
+        await self._crawler.signals.send_catch_log_async(
+            signal, request=request, response=response, spider=self._crawler.spider, **others
+        )
+
+    def _is_in_scope(self, request: Request) -> bool:
+        try:
+            return self._options(request) is not None
+        except InvalidOptions:  # said when it is sent
+            return False
 
     def _is_closing(self) -> bool:
         """Whether the crawl has begun to close; Scrapy sends no signal for it."""
@@ -279,11 +301,12 @@ class EzCaptchaMiddleware:
             deferred_from_coro(engine.close_spider_async(reason="ezcaptcha_limit"))
 
 
-def _dresser(settings: BaseSettings) -> Dresser:
+def _dresser(settings: BaseSettings, config: Config) -> Dresser:
     decodes = ACCEPTED_ENCODINGS if settings.getbool("COMPRESSION_ENABLED") else []
     defaults = Headers(settings.getdict("DEFAULT_REQUEST_HEADERS"))
     defaults[b"Accept-Encoding"] = b", ".join(ACCEPTED_ENCODINGS)
     return Dresser(
         frozenset(encoding.decode() for encoding in decodes),
         {name.decode().lower(): values[-1] for name, values in defaults.items() if values},
+        impersonate=config.impersonate,
     )

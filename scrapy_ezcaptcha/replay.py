@@ -13,7 +13,7 @@ from scrapy_ezcaptcha.broker import Want
 from scrapy_ezcaptcha.challenge import page_sign
 from scrapy_ezcaptcha.clearance import zone_of
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
-from scrapy_ezcaptcha.exit import check_exit
+from scrapy_ezcaptcha.exit import NO_PROXY_SUPPORT, check_exit, exit_error
 from scrapy_ezcaptcha.options import is_allowed_domain
 from scrapy_ezcaptcha.wire import CloudFlare5STask
 
@@ -47,6 +47,7 @@ class Note:
         solves: all solves that it waited for.
         serial: the clearance that the last of these earned.
         put_back: by which run it was put back into the queue, because that was ending.
+        dont_filter: what the spider had set; a replay must pass the duplicate filter once.
     """
 
     zone: str
@@ -54,6 +55,7 @@ class Note:
     solves: int = 0
     serial: int | None = None
     put_back: str | None = None
+    dont_filter: bool = False
 
     @classmethod
     def on(cls, request: Request) -> Note:
@@ -65,6 +67,13 @@ class Note:
     def put_on(self, request: Request) -> None:
         """Leave this note on *request*, as plain data: requests are pickled into JOBDIR."""
         request.meta[_NOTE] = asdict(self)
+
+    @staticmethod
+    def restore_filtering(request: Request) -> None:
+        """Give a replay its own ``dont_filter`` back, lest its redirects leave the site."""
+        note = request.meta.get(_NOTE)
+        if note is not None:
+            request.dont_filter = note["dont_filter"]
 
     @staticmethod
     def take_off(request: Request) -> None:
@@ -84,8 +93,9 @@ def replay_of(request: Request, note: Note, exit: Exit | None = None) -> Request
     It leaves by *exit*, or by its own if that is None.
     """
     again = request.copy()
+    Note.restore_filtering(again)
+    replace(note, dont_filter=again.dont_filter).put_on(again)
     again.dont_filter = True
-    note.put_on(again)
     if exit is not None:
         again.meta["proxy"] = exit.url
     return again
@@ -142,6 +152,8 @@ class Replayer:
             options.proxy or own or self._config.proxy,
             allow_private=self._config.service_on_loopback,
         )
+        if not options.use_body and not self._exits.can_use_proxies(request):
+            raise exit_error(NO_PROXY_SUPPORT)
         leave_by = None if exit == own else exit
         url = options.website_url or request.url.partition("#")[0]
         want = Want(request, zone, host, exit, CloudFlare5STask(url, exit.url, options.rq_data))

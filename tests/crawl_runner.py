@@ -1,69 +1,28 @@
 """Runs one real crawl in a process of its own: a plan by JSON in, a result by JSON out.
 
-``python crawl_runner.py plan.json``. The plan: ``settings``, ``requests`` (keyword
-arguments of ``scrapy.Request``), ``follow`` (follow links with this CSS class, one at a
-time), ``out`` (where the result goes).
+``python crawl_runner.py plan.json``. The plan: ``settings``, ``spider`` (a class of
+spiders.py), ``requests`` (keyword arguments of ``scrapy.Request``), ``follow`` (follow links
+with this CSS class), ``crawlers`` (settings of further crawlers in the same process),
+``out`` (where the result goes). A deprecation warning of Scrapy is an error here.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
-from typing import Any
 
-import scrapy
+import spiders
 from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
-
-
-class PlanSpider(scrapy.Spider):
-    name = "plan"
-    plan: dict[str, Any]
-
-    async def start(self):
-        for spec in self.plan["requests"]:
-            yield self.request(spec)
-
-    def request(self, spec):
-        return scrapy.Request(**{"callback": self.parse, "errback": self.failed, **spec})
-
-    def parse(self, response, **cb_kwargs):
-        text = response.text if isinstance(response, scrapy.http.TextResponse) else ""
-        self.plan["pages"].append(
-            {
-                "url": response.url,
-                "status": response.status,
-                "flags": response.flags,
-                "body": text,
-                "error": response.meta.get("ezcaptcha_error"),
-                "meta": sorted(key for key in response.meta if isinstance(key, str)),
-                "retry_times": response.meta.get("retry_times"),
-                "sent_user_agent": response.request.headers.get("User-Agent", b"").decode(),
-                "cb_kwargs": cb_kwargs,
-                "priority": response.request.priority,
-                "method": response.request.method,
-                "request_flags": response.request.flags,
-            }
-        )
-        follow = self.plan.get("follow")
-        if follow and isinstance(response, scrapy.http.HtmlResponse):
-            for link in response.css(f"a.{follow}"):
-                meta = dict(self.plan["follow_meta"])
-                yield response.follow(link, self.parse, errback=self.failed, meta=meta)
-
-    def failed(self, failure):
-        self.plan["errors"].append(
-            {
-                "url": failure.request.url,
-                "type": failure.type.__name__,
-                "text": failure.getErrorMessage(),
-            }
-        )
+from scrapy.exceptions import ScrapyDeprecationWarning
 
 
 def main() -> None:
+    warnings.simplefilter("error", ScrapyDeprecationWarning)
+    warnings.filterwarnings("error", category=DeprecationWarning, module="scrapy_ezcaptcha")
     plan = json.loads(Path(sys.argv[1]).read_text())
-    plan |= {"pages": [], "errors": []}
+    plan |= {"pages": [], "errors": [], "signals": []}
     plan.setdefault("follow_meta", plan["requests"][0].get("meta", {}))
     settings = {
         "LOG_LEVEL": "DEBUG",
@@ -74,18 +33,25 @@ def main() -> None:
         **plan["settings"],
     }
     reactor = settings.get("TWISTED_REACTOR", "asyncio")
-    process_class = AsyncCrawlerProcess if "asyncio" in reactor else CrawlerProcess
-    PlanSpider.plan = plan
-    process = process_class(settings)
-    crawler = process.create_crawler(PlanSpider)
-    process.crawl(crawler)
+    process = (AsyncCrawlerProcess if "asyncio" in reactor else CrawlerProcess)(settings)
+    base = getattr(spiders, plan.get("spider", "PlanSpider"))
+    base.plan = plan
+    crawlers = []
+    for number, overrides in enumerate([{}, *plan.get("crawlers", [])]):
+        own = {"number": number, "custom_settings": overrides}
+        crawlers.append(process.create_crawler(type(base.__name__, (base,), own)))
+        process.crawl(crawlers[-1])
     process.start()
-    stats = {
-        key: value
-        for key, value in crawler.stats.get_stats().items()
-        if isinstance(value, int | float | str)
-    }
-    result = {"pages": plan["pages"], "errors": plan["errors"], "stats": stats}
+    stats = [
+        {
+            key: value
+            for key, value in crawler.stats.get_stats().items()
+            if isinstance(value, int | float | str)
+        }
+        for crawler in crawlers
+    ]
+    result = {name: plan[name] for name in ("pages", "errors", "signals")}
+    result |= {"stats": stats[0], "stats_of_each": stats}
     Path(plan["out"]).write_text(json.dumps(result))
 
 

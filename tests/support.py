@@ -15,7 +15,7 @@ from scrapy_ezcaptcha.sandbox import Sandbox
 
 RUNNER = Path(__file__).with_name("crawl_runner.py")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-KEY_VARIABLES = ("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_API_KEY")
+KEY_VARIABLES = ("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_CLIENT_KEY_FILE", "EZCAPTCHA_API_KEY")
 
 
 @dataclass
@@ -23,6 +23,8 @@ class CrawlResult:
     pages: list[dict[str, Any]]
     errors: list[dict[str, Any]]
     stats: dict[str, Any]
+    signals: list[list[Any]]
+    stats_of_each: list[dict[str, Any]]
     log: str = field(repr=False)
     seconds: float = 0.0
 
@@ -87,7 +89,7 @@ class Crawl:
         log = (log_file.read_text() if log_file.exists() else "") + done.stdout + done.stderr
         assert done.returncode == 0, log
         result = json.loads((folder / "result.json").read_text())
-        return CrawlResult(result["pages"], result["errors"], result["stats"], log, seconds)
+        return CrawlResult(**result, log=log, seconds=seconds)
 
 
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ From the shell: ``python -m scrapy_ezcaptcha.sandbox``.
 from __future__ import annotations
 
 try:
+    import h2 as _h2  # noqa: F401
     import h11 as _h11  # noqa: F401
     import trustme as _trustme  # noqa: F401
 except ImportError as error:

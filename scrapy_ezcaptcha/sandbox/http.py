@@ -26,6 +26,7 @@ class Call:
     body: bytes = b""
     exit: str | None = None
     host: str | None = None  # set within a tunnel
+    http_version: str = "1.1"
 
     def header(self, name: str) -> str | None:
         """Return the last value of a header, None if it is absent."""
@@ -56,7 +57,8 @@ class HttpConnection(asyncio.Protocol):
 
     Args:
         handler: answers a call.
-        tls_for: returns the TLS context that plays a host within a tunnel.
+        tunnel: returns the TLS context that plays a host within a tunnel by an exit, and what
+            is to speak there.
         exit: by which exit the calls of a tunnel leave.
         host: to which host a tunnel leads.
     """
@@ -64,13 +66,13 @@ class HttpConnection(asyncio.Protocol):
     def __init__(
         self,
         handler: Callable[[Call], Reply],
-        tls_for: Callable[[str], ssl.SSLContext] | None = None,
+        tunnel: Callable[[str, str | None], tuple[ssl.SSLContext, asyncio.Protocol]] | None = None,
         *,
         exit: str | None = None,
         host: str | None = None,
     ) -> None:
         self._handler = handler
-        self._tls_for = tls_for
+        self._tunnel = tunnel
         self._exit = exit
         self._host = host
         self._http = h11.Connection(h11.SERVER)
@@ -171,14 +173,12 @@ class HttpConnection(asyncio.Protocol):
 
     async def _open_tunnel(self, reply: Reply) -> None:
         assert self._transport is not None
-        assert self._tls_for is not None
+        assert self._tunnel is not None
         assert reply.tunnel_to is not None
-        inside = HttpConnection(self._handler, exit=reply.exit, host=reply.tunnel_to)
+        context, inside = self._tunnel(reply.tunnel_to, reply.exit)
         loop = asyncio.get_running_loop()
         try:
-            transport = await loop.start_tls(
-                self._transport, inside, self._tls_for(reply.tunnel_to), server_side=True
-            )
+            transport = await loop.start_tls(self._transport, inside, context, server_side=True)
         except OSError:  # the client went away, or speaks no TLS
             self._transport.close()
             return

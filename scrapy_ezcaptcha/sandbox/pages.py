@@ -6,6 +6,7 @@ nothing that could be solved.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from html import escape
 
 _CHALLENGES = {
@@ -55,6 +56,12 @@ data-sitekey="1x00000000000000000000AA"></div></form></body></html>""",
 }
 
 
+#: A picture of one pixel, as PNG.
+IMAGE = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4IScHAAK2AQU0pnWqAAAAAElFTkSuQmCC"
+)
+
+
 def challenge_page(kind: str, host: str) -> str:
     """Return a challenge page: ``managed`` (today's), ``legacy`` (2020), ``captcha`` (2021)."""
     return _CHALLENGES[kind].format(host=escape(host))
@@ -66,13 +73,22 @@ def look_alike(kind: str, host: str) -> tuple[int, str]:
     return status, page.format(host=escape(host))
 
 
+def refresh_page(to: str) -> str:
+    """Return a page that sends the browser on to *to* at once."""
+    return f'<html><head><meta http-equiv="refresh" content="0; url={escape(to)}"></head></html>'
+
+
 def catalogue_page(host: str, path: str, items: int) -> str:
     """Return a page of the catalogue: ``/`` lists all, ``/item/N`` is one and links to the next."""
     name = path.rpartition("/")[2]
     if path.startswith("/item/") and name.isdigit():
         number = int(name)
         following = f'<a class="next" href="/item/{number + 1}">next</a>' if number < items else ""
-        title, content = f"Item {number}", f'<p class="price">{number * 7 % 100}.90</p>{following}'
+        content = (
+            f'<p class="price">{number * 7 % 100}.90</p>'
+            f'<img src="/image/{number}.png" alt="">{following}'
+        )
+        title = f"Item {number}"
     else:
         links = "".join(
             f'<li><a class="item" href="/item/{number}">Item {number}</a></li>'

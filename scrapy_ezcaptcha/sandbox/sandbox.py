@@ -13,7 +13,8 @@ from urllib.parse import quote, urlsplit
 import trustme
 
 from scrapy_ezcaptcha.sandbox.http import HttpConnection, Reply
-from scrapy_ezcaptcha.sandbox.service import Service
+from scrapy_ezcaptcha.sandbox.http2 import ALPN_PROTOCOLS, TlsConnection
+from scrapy_ezcaptcha.sandbox.service import Service, faulty_reply
 from scrapy_ezcaptcha.sandbox.sites import DEFAULT_SITES, Edge
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Sandbox:
         sites: what stands behind the proxy.
         latency: seconds that a solve takes.
         balance: points of the account at the start.
-        faults: what goes wrong with the service.
+        faults: what goes wrong with the service, or with the proxy.
         solution: replaces fields of every solution, see :class:`Service`.
         service_tls: serve the service by https, with a certificate of :meth:`write_ca`.
         key: the client key that the service accepts.
@@ -82,7 +83,7 @@ class Sandbox:
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self._servers: list[asyncio.Server] = []
-        self._ports = (0, 0, 0)
+        self._ports = (0, 0, 0, 0)
 
     def __enter__(self) -> Self:
         self.start()
@@ -118,6 +119,11 @@ class Sandbox:
         """The first site without any proxy."""
         return f"http://{_LOOPBACK}:{self._ports[2]}"
 
+    @property
+    def direct_https_url(self) -> str:
+        """The first site without any proxy, by https; HTTP/2 where the client asks for it."""
+        return f"https://{_LOOPBACK}:{self._ports[3]}"
+
     def proxy_url(self, user: str = "exit1") -> str:
         """Return the proxy by which *user* leaves, credentials included."""
         password = quote(self.proxy_password, safe="")
@@ -130,6 +136,17 @@ class Sandbox:
             "EZCAPTCHA_API_URL": self.api_url,
             "EZCAPTCHA_POLL_INTERVAL": max(0.05, self.service.latency / 10),
         }
+
+    def environment(self, user: str = "exit1") -> dict[str, str]:
+        """Return environment variables for a crawl: the key, and the proxy by which it leaves."""
+        proxy = self.proxy_url(user)
+        return {"EZCAPTCHA_CLIENT_KEY": self.key, "http_proxy": proxy, "https_proxy": proxy}
+
+    def arguments(self) -> list[str]:
+        """Return :meth:`settings` as arguments of ``scrapy crawl``, without the key."""
+        settings = self.settings()
+        del settings["EZCAPTCHA_CLIENT_KEY"]
+        return [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
 
     def write_ca(self, path: Path) -> None:
         """Write the certificate that vouches for the sandbox's https hosts, as PEM."""
@@ -153,19 +170,23 @@ class Sandbox:
             "refused_by_proxy": self.refused_by_proxy,
         }
 
-    async def _listen(self, service_port: int, proxy_port: int) -> tuple[int, int, int]:
-        tls = self._context_for(_LOOPBACK) if self._service_tls else None
+    async def _listen(self, service_port: int, proxy_port: int) -> tuple[int, int, int, int]:
+        tls = self._context_for(_LOOPBACK)
         return (
-            await self._serve(self._service_connection, service_port, tls),
             await self._serve(
-                lambda: HttpConnection(self._at_proxy, self._context_for), proxy_port
+                self._service_connection, service_port, tls if self._service_tls else None
             ),
+            await self._serve(lambda: HttpConnection(self._at_proxy, self._tunnel), proxy_port),
             await self._serve(lambda: HttpConnection(self._at_site), 0),
+            await self._serve(lambda: TlsConnection(self._at_site), 0, tls),
         )
+
+    def _tunnel(self, host: str, exit: str | None) -> tuple[ssl.SSLContext, TlsConnection]:
+        return self._context_for(host), TlsConnection(self._at_proxy, exit=exit, host=host)
 
     async def _serve(
         self,
-        factory: Callable[[], HttpConnection],
+        factory: Callable[[], asyncio.Protocol],
         port: int,
         tls: ssl.SSLContext | None = None,
     ) -> int:
@@ -182,9 +203,10 @@ class Sandbox:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _service_connection(self) -> HttpConnection:
+    def _service_connection(self) -> asyncio.Protocol:
         self.service_connections += 1
-        return HttpConnection(self._at_service)
+        connection = TlsConnection if self._service_tls else HttpConnection
+        return connection(self._at_service)
 
     def _at_service(self, call: Call) -> Reply:
         if call.target == "/_sandbox":
@@ -196,6 +218,9 @@ class Sandbox:
         return self.edge.visit(self.edge.default_host(), call.target, call, _DIRECT)
 
     def _at_proxy(self, call: Call) -> Reply:
+        fault = next((f for f in self.service.faults if f.call == "proxy" and f.strikes()), None)
+        if fault is not None:
+            return faulty_reply(fault, {})
         if call.host is not None:  # within a tunnel
             return self.edge.visit(call.host, call.target, call, call.exit or _DIRECT)
         user = self._user(call)
@@ -223,5 +248,6 @@ class Sandbox:
         if host not in self._contexts:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             self._authority.issue_cert(host).configure_cert(context)
+            context.set_alpn_protocols(ALPN_PROTOCOLS)
             self._contexts[host] = context
         return self._contexts[host]

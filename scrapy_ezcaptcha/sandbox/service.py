@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from scrapy_ezcaptcha.sandbox.content import page_body
 from scrapy_ezcaptcha.sandbox.http import Reply
-from scrapy_ezcaptcha.sandbox.sites import page_body
 
 if TYPE_CHECKING:
     from scrapy_ezcaptcha.sandbox.http import Call
@@ -39,10 +39,10 @@ _HEADERS = {
 
 @dataclass
 class Fault:
-    """Something that goes wrong with the service's answers.
+    """Something that goes wrong with the service's answers, or the proxy's.
 
     Args:
-        call: ``createTask``, ``getTaskResult`` or ``getBalance``.
+        call: ``createTask``, ``getTaskResult``, ``getBalance`` or ``proxy``.
         kind: ``error`` (``errorId`` 1 with *code*), ``html``, ``garbage`` (no JSON),
             ``close`` (no answer), ``silent`` (never any answer), ``raw`` (*body* as it is).
         code: the service's error code.
@@ -135,7 +135,7 @@ class Service:
             return _error("ERROR_REQUEST_PARAMETERS", "the body is no object", status=400)
         fault = next((f for f in self.faults if f.call == method and f.strikes()), None)
         if fault is not None:
-            return _faulty(fault, payload)
+            return faulty_reply(fault, payload)
         if call.method != "POST":
             return _error("ERROR_REQUEST_METHOD", "only POST", status=400)
         answer = {
@@ -205,7 +205,8 @@ class Service:
         return solution
 
 
-def _faulty(fault: Fault, payload: dict[str, Any]) -> Reply:
+def faulty_reply(fault: Fault, payload: Mapping[str, Any]) -> Reply:
+    """Return what *fault* makes of the answer to *payload*."""
     if fault.kind == "close":
         return Reply(status=0)
     if fault.kind == "silent":

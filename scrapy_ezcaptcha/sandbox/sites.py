@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from scrapy_ezcaptcha.sandbox import pages
+from scrapy_ezcaptcha.sandbox.content import challenge_reply, cookies_of, encoded, page_reply
 from scrapy_ezcaptcha.sandbox.http import Reply
 
 if TYPE_CHECKING:
@@ -29,7 +26,6 @@ class Protection:
         status: of the challenge page: 403 today, 503 long ago, 429 for bots.
         mitigated: whether it carries ``cf-mitigated: challenge``.
         page: which machinery is on it: ``managed``, ``legacy`` or ``captcha``.
-        gzip: whether the challenge page comes compressed.
         max_uses: how many requests a clearance lets through; None for any number.
         max_age: for how many seconds it holds; None for ever.
         accepts: False for a zone that challenges again whatever comes.
@@ -40,7 +36,6 @@ class Protection:
     status: int = 403
     mitigated: bool = True
     page: str = "managed"
-    gzip: bool = False
     max_uses: int | None = None
     max_age: float | None = None
     accepts: bool = True
@@ -59,6 +54,8 @@ class Site:
             ``block``, ``rate_limit``, ``turnstile``, ``article``, ``forbidden``.
         items: pages of the catalogue.
         latency: seconds before each answer.
+        encoding: ``gzip``, ``br`` or ``zstd``, in which it sends pages and challenges to
+            clients that accept it.
     """
 
     zone: str
@@ -66,13 +63,14 @@ class Site:
     kind: str = "catalogue"
     items: int = 30
     latency: float = 0.0
+    encoding: str | None = None
 
 
 #: What stands in the sandbox unless told otherwise.
 DEFAULT_SITES = (
     Site("shop.example", Protection()),
     Site("old.example", Protection(status=503, mitigated=False, page="legacy")),
-    Site("captcha.example", Protection(mitigated=False, page="captcha", gzip=True)),
+    Site("captcha.example", Protection(mitigated=False, page="captcha"), encoding="gzip"),
     Site("bots.example", Protection(status=429)),
     Site("open.example"),
     Site("block.example", kind="block"),
@@ -96,6 +94,7 @@ class Visit:
     at: float
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
+    http_version: str = "1.1"
 
     def header(self, name: str) -> str | None:
         """Return a request header's value, None if it is absent."""
@@ -150,13 +149,25 @@ class Edge:
         verdict, renewed = self._judge(site, host, call, exit)
         path = urlsplit(url).path or "/"
         self.visits.append(
-            Visit(host, call.method, path, exit, verdict, time.time(), call.headers, call.body)
+            Visit(
+                host,
+                call.method,
+                path,
+                exit,
+                verdict,
+                time.time(),
+                call.headers,
+                call.body,
+                call.http_version,
+            )
         )
         self.verdicts.setdefault(host, Counter())[verdict] += 1
         if verdict == "page":
-            return _page_reply(site, host, url, call, renewed)
-        assert site.protection is not None
-        return _challenge_reply(site, site.protection, host)
+            reply = page_reply(site, host, url, call, renewed)
+        else:
+            assert site.protection is not None
+            reply = challenge_reply(site, site.protection, host)
+        return encoded(reply, site.encoding, call)
 
     def _count_at_once(self, host: str, latency: float) -> None:
         now = self._clock()
@@ -205,79 +216,3 @@ class Edge:
         )
         self._clearances[value] = clearance
         return value
-
-
-def cookies_of(call: Call) -> dict[str, str]:
-    """Return the cookies that a request brings."""
-    jar: SimpleCookie = SimpleCookie()
-    try:
-        jar.load(call.header("cookie") or "")
-    except CookieError:
-        return {}
-    return {name: morsel.value for name, morsel in jar.items()}
-
-
-def page_body(site: Site, host: str, url: str) -> bytes:
-    """Return what a browser that passed the challenge sees at *url*."""
-    parts = urlsplit(url)
-    return pages.catalogue_page(host, parts.path or "/", site.items).encode()
-
-
-def _challenge_reply(site: Site, protection: Protection, host: str) -> Reply:
-    body = pages.challenge_page(protection.page, host).encode()
-    headers = [*_edge_headers(), ("Content-Type", "text/html; charset=UTF-8")]
-    headers.append(("Cache-Control", "private, max-age=0, no-store, no-cache, must-revalidate"))
-    if protection.mitigated:
-        headers.append(("cf-mitigated", "challenge"))
-    if protection.gzip:
-        body = gzip.compress(body)
-        headers.append(("Content-Encoding", "gzip"))
-    return Reply(protection.status, tuple(headers), body, delay=site.latency)
-
-
-def _page_reply(site: Site, host: str, url: str, call: Call, renewed: str | None) -> Reply:
-    status, content_type, body, extra = _content(site, host, url, call)
-    headers = [*_edge_headers(), ("Content-Type", content_type), *extra]
-    if renewed is not None:
-        domain = site.zone if not (site.protection and site.protection.per_host) else host
-        headers.append(
-            (
-                "Set-Cookie",
-                f"cf_clearance={renewed}; Path=/; Domain=.{domain}; HttpOnly; Max-Age=1800",
-            )
-        )
-    return Reply(status, tuple(headers), body, delay=site.latency)
-
-
-def _content(
-    site: Site, host: str, url: str, call: Call
-) -> tuple[int, str, bytes, list[tuple[str, str]]]:
-    html = "text/html; charset=UTF-8"
-    if site.kind != "catalogue":
-        status, text = pages.look_alike(site.kind, host)
-        kind = "application/json" if text.startswith("{") else html
-        return status, kind, text.encode(), []
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    if parts.path == "/robots.txt":
-        return 200, "text/plain", b"User-agent: *\nDisallow: /private/\n", []
-    if parts.path == "/echo":
-        echo = {
-            "method": call.method,
-            "headers": dict(call.headers),
-            "cookies": cookies_of(call),
-            "body": call.body.decode("latin-1"),
-        }
-        return 200, "application/json", json.dumps(echo).encode(), []
-    if parts.path == "/redirect":
-        return 302, html, b"", [("Location", query.get("to", ["/"])[0])]
-    if parts.path == "/set-cookie":
-        cookie = query.get("cookie", ["session=of-the-site; Path=/"])[0]
-        return 200, html, b"<p>cookie set</p>", [("Set-Cookie", cookie)]
-    if parts.path == "/status":
-        return int(query.get("code", ["200"])[0]), html, b"<p>as asked for</p>", []
-    return 200, html, page_body(site, host, url), []
-
-
-def _edge_headers() -> list[tuple[str, str]]:
-    return [("Server", "cloudflare"), ("CF-RAY", f"{secrets.token_hex(8)}-LHR")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from scrapy.settings import default_settings
 from support import via
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
@@ -70,8 +71,12 @@ def test_per_site_concurrency_is_what_it_is_without_us(crawl):
 
 def test_a_download_delay_is_kept_after_the_solve(crawl):
     with Sandbox([Site("shop.example", Protection())], latency=1) as sandbox:
-        settings = {"DOWNLOAD_DELAY": 0.2, "RANDOMIZE_DOWNLOAD_DELAY": False}
-        settings |= {"DOWNLOAD_DELAY_JITTER": 0}
+        no_jitter = (
+            {"DOWNLOAD_DELAY_JITTER": 0}
+            if hasattr(default_settings, "DOWNLOAD_DELAY_JITTER")
+            else {"RANDOMIZE_DOWNLOAD_DELAY": False}
+        )
+        settings = {"DOWNLOAD_DELAY": 0.2, **no_jitter}
         requests = [request for request in interleaved(sandbox, 12) if "shop" in request["url"]]
         result = crawl(sandbox, requests, settings=settings)
     assert len(result.pages) == 12

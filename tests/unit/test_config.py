@@ -116,3 +116,55 @@ def test_no_repr_shows_the_key_or_a_password():
         EZCAPTCHA_CLIENT_KEY="secret-key", EZCAPTCHA_PROXY="http://user:secret@h.example:1"
     )
     assert "secret" not in repr(config)
+
+
+def test_the_key_may_come_from_a_file(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("from-a-file\n")
+    named = {"EZCAPTCHA_CLIENT_KEY_FILE": str(file)}
+    assert read(**named).client_key == "from-a-file"
+    assert read(named).client_key == "from-a-file"
+    assert read({"EZCAPTCHA_CLIENT_KEY": "env"}, **named).client_key == "from-a-file"
+    assert read({"EZCAPTCHA_API_KEY": "sdk", **named}).client_key == "from-a-file"
+    assert read(named, EZCAPTCHA_CLIENT_KEY="mine").client_key == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "No such file"), ("", "which is empty"), ("a b", "one word")]
+)
+def test_a_key_file_that_is_of_no_use_is_said_without_its_content(tmp_path, content, said):
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigurationError) as caught:
+        read(EZCAPTCHA_CLIENT_KEY_FILE=str(file))
+    assert said in str(caught.value)
+    assert "a b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel", 12])
+def test_a_key_that_cannot_be_one_is_refused_without_repeating_it(key):
+    with pytest.raises(ConfigurationError) as caught:
+        read(EZCAPTCHA_CLIENT_KEY=key)
+    assert "one word of printable ASCII" in str(caught.value)
+    assert str(key) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("EZCAPTCHA_MAX_TASK", "EZCAPTCHA_MAX_TASKS"),
+        ("EZCAPTCHA_TRANSPARENT", "EZCAPTCHA_TRANSPARENT_MODE"),
+        ("EZCAPTCHA_TIMEOUT", "EZCAPTCHA_HTTP_TIMEOUT"),
+        ("EZCAPTCHA_API_KEY", "EZCAPTCHA_CLIENT_KEY"),
+        ("EZCAPTCHA_CLIENTKEY", "EZCAPTCHA_CLIENT_KEY"),
+    ],
+)
+def test_an_unknown_name_is_said_with_the_nearest(name, nearest):
+    config = read(**{name: "value-not-repeated"})
+    assert config.warnings == (f"there is no setting {name}; did you mean {nearest}?",)
+
+
+def test_known_names_are_not_warned_about():
+    names = ("CLIENT_KEY", "CLIENT_KEY_FILE", "APP_ID", "PROXY", "STORE", "ALLOWED_DOMAINS")
+    assert read(**{f"EZCAPTCHA_{name}": None for name in names}).warnings == ()

@@ -1,0 +1,119 @@
+"""The spiders of the crawl tests. Each notes what it gets in its plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import scrapy
+from scrapy.http import Response
+from scrapy.linkextractors import LinkExtractor
+from scrapy.spiders import CrawlSpider, Rule
+
+import scrapy_ezcaptcha.signals
+
+
+class PlanSpider(scrapy.Spider):
+    """Sends the requests of its plan; with ``follow``, also the links of that CSS class."""
+
+    name = "plan"
+    plan: dict[str, Any]
+    number = 0
+
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        spider.allowed_domains = cls.plan.get("allowed_domains", [])
+        for name in ("challenge_detected", "challenge_solved", "challenge_failed"):
+            crawler.signals.connect(
+                getattr(spider, name), signal=getattr(scrapy_ezcaptcha.signals, name)
+            )
+        return spider
+
+    async def start(self):
+        for spec in self.plan["requests"]:
+            yield self.request(spec)
+
+    def request(self, spec):
+        return scrapy.Request(**{"callback": self.parse, "errback": self.failed, **spec})
+
+    def parse(self, response, **cb_kwargs):
+        self.note(response, cb_kwargs=cb_kwargs)
+        follow = self.plan.get("follow")
+        if follow and isinstance(response, scrapy.http.HtmlResponse):
+            for link in response.css(f"a.{follow}"):
+                meta = dict(self.plan["follow_meta"])
+                yield response.follow(link, self.parse, errback=self.failed, meta=meta)
+
+    def note(self, response: Response, **more: Any) -> None:
+        text = response.text if isinstance(response, scrapy.http.TextResponse) else ""
+        self.plan["pages"].append(
+            {
+                "url": response.url,
+                "status": response.status,
+                "flags": response.flags,
+                "body": text,
+                "error": response.meta.get("ezcaptcha_error"),
+                "meta": sorted(key for key in response.meta if isinstance(key, str)),
+                "retry_times": response.meta.get("retry_times"),
+                "sent_user_agent": response.request.headers.get("User-Agent", b"").decode(),
+                "priority": response.request.priority,
+                "method": response.request.method,
+                "request_flags": response.request.flags,
+                "dont_filter": response.request.dont_filter,
+                "crawler": self.number,
+                **more,
+            }
+        )
+
+    def failed(self, failure):
+        self.plan["errors"].append(
+            {
+                "url": failure.request.url,
+                "type": failure.type.__name__,
+                "text": failure.getErrorMessage(),
+            }
+        )
+
+    async def challenge_detected(self, request, response, sign, spider):
+        self.plan["signals"].append(["detected", request.url, response.status, sign, spider.name])
+
+    def challenge_solved(self, request, response, spider):
+        self.plan["signals"].append(["solved", request.url, response.status, None, spider.name])
+
+    def challenge_failed(self, request, response, error, spider):
+        said = [request.url, response.status, f"{error.code}: {error}", spider.name]
+        self.plan["signals"].append(["failed", *said])
+
+
+class DownloadingSpider(PlanSpider):
+    """Downloads by itself, from within a callback."""
+
+    async def parse(self, response):
+        self.note(response)
+        engine = self.crawler.engine
+        for url in self.plan["downloads"]:
+            request = scrapy.Request(url, meta=dict(self.plan["follow_meta"]))
+            self.note(await engine.download_async(request))
+
+
+class MediaSpider(PlanSpider):
+    """Has the images of its pages fetched by the media pipelines."""
+
+    def parse(self, response):
+        self.note(response)
+        urls = [response.urljoin(url) for url in response.css("img::attr(src)").getall()]
+        yield {"image_urls": urls, "file_urls": urls}
+
+
+class RuleSpider(CrawlSpider, PlanSpider):
+    """Follows links by rules."""
+
+    rules = (Rule(LinkExtractor(allow=r"/item/"), callback="on_item"),)
+
+    def request(self, spec):
+        return scrapy.Request(**spec)
+
+    parse = CrawlSpider.parse
+
+    def on_item(self, response):
+        self.note(response)
