@@ -71,6 +71,11 @@ def zone_of(host: str) -> str:
     return host
 
 
+def is_replayed(name: str) -> bool:
+    """Whether a solution's header of this lower-case *name* may go out on a request."""
+    return name not in _NEVER_REPLAYED and not name.startswith(_NEVER_REPLAYED_PREFIXES)
+
+
 @dataclass(frozen=True)
 class Clearance:
     """The right to pass the challenges of one zone by one exit.
@@ -99,11 +104,7 @@ class Clearance:
         serial: int,
     ) -> Clearance:
         """Keep of a solution what may go out on a request."""
-        headers = {
-            name: value
-            for name, value in solution.headers.items()
-            if name not in _NEVER_REPLAYED and not name.startswith(_NEVER_REPLAYED_PREFIXES)
-        }
+        headers = {name: value for name, value in solution.headers.items() if is_replayed(name)}
         cookies = dict(solution.cookies)
         return cls(zone, origin, exit, serial, headers, cookies, solution.tls_version)
 

@@ -25,6 +25,9 @@ from scrapy_ezcaptcha.wire import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Self
+
+    from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
 
 #: How often ``createTask`` is sent while it surely creates nothing.
@@ -70,6 +73,18 @@ class EzCaptchaClient:
         self._poll_interval = poll_interval
         self._solve_timeout = solve_timeout
         self._transport = Transport(self._api_url, client_key, http_timeout, reactor)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Return the client for the settings of a crawl."""
+        return cls(
+            config.client_key,
+            app_id=config.app_id,
+            api_url=config.api_url,
+            poll_interval=config.poll_interval,
+            solve_timeout=config.solve_timeout,
+            http_timeout=config.http_timeout,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(api_url={self._api_url!r})"

@@ -171,7 +171,7 @@ class ExitFinder:
         self._proxies = (
             HttpProxyMiddleware(self._encoding) if settings.getbool("HTTPPROXY_ENABLED") else None
         )
-        self._schemes_without_proxies = frozenset(
+        self.schemes_without_proxies = frozenset(
             scheme
             for scheme, handler in settings.getwithbase("DOWNLOAD_HANDLERS").items()
             if handler is not None and _is_without_proxies(handler)
@@ -179,7 +179,7 @@ class ExitFinder:
 
     def can_use_proxies(self, request: Request) -> bool:
         """Whether Scrapy's download handler could send *request* by a proxy."""
-        return urlparse_cached(request).scheme not in self._schemes_without_proxies
+        return urlparse_cached(request).scheme not in self.schemes_without_proxies
 
     def before_sending(self, request: Request) -> Exit | None:
         """Return by which proxy *request* is going to leave, None if by none.

@@ -79,14 +79,7 @@ class EzCaptchaMiddleware:
         self._crawler = crawler
         self._config = config
         self._stats = crawler.stats
-        self._client = EzCaptchaClient(
-            config.client_key,
-            app_id=config.app_id,
-            api_url=config.api_url,
-            poll_interval=config.poll_interval,
-            solve_timeout=config.solve_timeout,
-            http_timeout=config.http_timeout,
-        )
+        self._client = EzCaptchaClient.from_config(config)
         self._exits = ExitFinder(crawler.settings)
         self._dresser = _dresser(crawler.settings, config)
         solver = Solver(self._client, config, self._stats, reactor.seconds, self._limit_reached)

@@ -55,18 +55,17 @@ def test_without_seats_the_crawl_is_held_back_and_loses_nothing(crawl):
     assert result.stat("requests/waiting_max") <= 16
 
 
-def test_per_site_concurrency_is_what_it_is_without_us(crawl):
-    most_at_once = []
-    for protection, middleware in ((None, False), (Protection(), True)):
-        sites = [Site("shop.example", protection, latency=0.02)]
-        with Sandbox(sites, latency=1) as sandbox:
-            settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 3}
-            requests = [r for r in interleaved(sandbox, 60) if "shop" in r["url"]]
-            result = crawl(sandbox, requests, settings=settings, middleware=middleware)
-        assert len(result.pages) == 60
-        most_at_once.append(sandbox.edge.most_at_once["shop.example"])
-    free, ours = most_at_once
-    assert ours <= free
+def test_per_site_concurrency_is_kept_before_during_and_after_the_solve(crawl):
+    """Not under asyncio: there Scrapy 2.19 exceeds the limit by itself, without us too."""
+    with Sandbox([Site("shop.example", Protection(), latency=0.02)], latency=1) as sandbox:
+        settings = {
+            "CONCURRENT_REQUESTS_PER_DOMAIN": 3,
+            "TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor",
+        }
+        requests = [request for request in interleaved(sandbox, 60) if "shop" in request["url"]]
+        result = crawl(sandbox, requests, settings=settings)
+    assert len(result.pages) == 60
+    assert 2 <= sandbox.edge.most_at_once["shop.example"] <= 3
 
 
 def test_a_download_delay_is_kept_after_the_solve(crawl):

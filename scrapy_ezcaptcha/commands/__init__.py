@@ -1,0 +1,90 @@
+"""``scrapy ezcaptcha``: check the set-up, and use the service by hand.
+
+Scrapy finds the command by the entry point ``scrapy.commands``. Results go to
+standard output, everything else to standard error; colours only on a terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from scrapy.commands import ScrapyCommand
+from scrapy.exceptions import UsageError
+
+from scrapy_ezcaptcha.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Each is a module here, with add_arguments(parser) and run(settings, options) -> exit status.
+_ACTIONS = {
+    "doctor": "say whether everything is set up right, and what to do where it is not",
+    "check": "tell whether a page is a challenge, and by what sign",
+    "solve": "have one page's challenge solved: this is paid for",
+    "balance": "show what is left in the account",
+}
+
+
+class EzCaptchaCommand(ScrapyCommand):
+    """The command, by its actions."""
+
+    requires_crawler_process = False
+    default_settings: ClassVar[dict[str, Any]] = {"LOG_LEVEL": "WARNING"}
+
+    def syntax(self) -> str:
+        """Return the arguments in short."""
+        return f"{{{','.join(_ACTIONS)}}} [options]"
+
+    def short_desc(self) -> str:
+        """Say what it is for."""
+        return "Check the set-up of scrapy-ezcaptcha, and use its service by hand"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add Scrapy's options before and after the action, and each action's own."""
+        super().add_options(parser)
+        actions = parser.add_subparsers(
+            title="Actions",
+            prog="scrapy ezcaptcha",
+            metavar="ACTION",
+            required=True,
+            parser_class=_ActionParser,
+        )
+        for name, description in _ACTIONS.items():
+            action = actions.add_parser(name, help=description, description=description)
+            super().add_options(action)
+            module = import_module(f"{__name__}.{name}")
+            module.add_arguments(action)
+            action.set_defaults(run=module.run)
+
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Take the options over into the settings."""
+        if args:
+            raise UsageError(f"unrecognized arguments: {' '.join(args)}", print_help=False)
+        super().process_options(args, opts)
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:  # noqa: ARG002
+        """Run the action; its exit status is the command's."""
+        from scrapy_ezcaptcha.commands.console import stderr  # noqa: PLC0415  (rich takes its time)
+
+        assert self.settings is not None
+        try:
+            self.exitcode = opts.run(self.settings, opts)
+        except ConfigurationError as error:
+            for problem in error.problems:
+                stderr().print(problem, style="red")
+            self.exitcode = 2
+
+
+class _ActionParser(argparse.ArgumentParser):
+    """Parses what follows an action, and leaves what stood before it as it was."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        parsed, rest = super().parse_known_args(args, namespace)
+        for name in ("logfile", "loglevel", "nolog", "profile", "pidfile", "set", "pdb"):
+            if getattr(parsed, name, None) == self.get_default(name):
+                delattr(parsed, name)
+        return parsed, rest

@@ -1,0 +1,40 @@
+"""``scrapy ezcaptcha balance``: what is left in the account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scrapy_ezcaptcha.client import EzCaptchaClient
+from scrapy_ezcaptcha.commands.console import stderr, stdout
+from scrapy_ezcaptcha.commands.reactor import Interrupted
+from scrapy_ezcaptcha.commands.service import config_with_key, with_client
+from scrapy_ezcaptcha.errors import EzCaptchaError
+from scrapy_ezcaptcha.wire import POINTS_PER_DOLLAR
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from scrapy.settings import BaseSettings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """It takes none."""
+
+
+def run(settings: BaseSettings, options: Namespace) -> int:  # noqa: ARG001
+    """Print the balance; 1 if it cannot be had."""
+    config = config_with_key(settings)
+    try:
+        points = with_client(settings, config, EzCaptchaClient.get_balance)
+    except EzCaptchaError as error:
+        stderr().print(f"Could not ask for the balance: {error}", style="red")
+        return 1
+    except Interrupted:
+        return 130
+    stdout().print(in_words(points))
+    return 0
+
+
+def in_words(points: float) -> str:
+    """Return a balance as people read it."""
+    return f"{points:,.0f} points ({points / POINTS_PER_DOLLAR:,.2f} USD)"

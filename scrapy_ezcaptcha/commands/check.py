@@ -1,0 +1,111 @@
+"""``scrapy ezcaptcha check URL|FILE``: is this a challenge, and by what sign?
+
+A URL is fetched as a spider of the project would fetch it, without solving anything.
+A file holds a page, or a whole response as ``curl -i`` prints it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import scrapy
+from scrapy.crawler import AsyncCrawlerProcess
+from scrapy.http import Headers, Response
+from w3lib.http import headers_raw_to_dict
+
+from scrapy_ezcaptcha.challenge import challenge_sign, page_sign
+from scrapy_ezcaptcha.commands.console import stderr, stdout
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from scrapy.settings import Settings
+
+IS_CHALLENGE, IS_NONE, UNKNOWN = 0, 1, 2
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take a page, and by which proxy to fetch it."""
+    parser.add_argument("target", metavar="URL|FILE", help="the page")
+    parser.add_argument("--proxy", metavar="URL", help="http://user:password@host:port")
+    parser.epilog = "Exit status: 0 for a challenge, 1 for anything else, 2 if there is no page."
+
+
+def run(settings: Settings, options: Namespace) -> int:
+    """Print the verdict."""
+    try:
+        if options.target.startswith(("http://", "https://")):
+            status, sign = _sign_of_url(settings, options.target, options.proxy)
+        else:
+            status, sign = _sign_of_file(Path(options.target))
+    except _NoPage as error:
+        stderr().print(str(error), style="red")
+        return UNKNOWN
+    if sign is None:
+        stdout().print(f"no challenge ({status})")
+        return IS_NONE
+    stdout().print(f"challenge ({status}): {sign}")
+    return IS_CHALLENGE
+
+
+class _NoPage(Exception):
+    """There is nothing to judge."""
+
+
+def _sign_of_file(path: Path) -> tuple[str, str | None]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _NoPage(f"{path}: {error.strerror}") from None
+    if not content.startswith(b"HTTP/"):
+        return "a page without its headers", page_sign(content)
+    head, _, body = content.replace(b"\r\n\r\n", b"\n\n", 1).partition(b"\n\n")
+    status_line, _, header_lines = head.replace(b"\r\n", b"\n").partition(b"\n")
+    try:
+        status = int(status_line.split()[1])
+    except (IndexError, ValueError):
+        raise _NoPage(f"{path}: the first line is no HTTP status line") from None
+    headers = Headers(headers_raw_to_dict(header_lines) or {})
+    response = Response("http://file.invalid/", status=status, headers=headers, body=body)
+    return f"status {status}", challenge_sign(response)
+
+
+def _sign_of_url(settings: Settings, url: str, proxy: str | None) -> tuple[str, str | None]:
+    found: list[tuple[str, str | None]] = []
+    failures: list[str] = []
+
+    class CheckSpider(scrapy.Spider):
+        name = "ezcaptcha-check"
+        handle_httpstatus_all = True
+
+        async def start(self) -> Any:
+            meta = {"proxy": proxy} if proxy else {}
+            yield scrapy.Request(url, self.parse, errback=self.failed, meta=meta)
+
+        def parse(self, response: Response) -> None:
+            words = f"status {response.status}, {len(response.body)} bytes"
+            found.append((words, challenge_sign(response)))
+
+        def failed(self, failure: Any) -> None:
+            failures.append(f"{failure.type.__name__}: {failure.getErrorMessage()}")
+
+    ours = settings.copy()
+    ours.setdict(
+        {
+            "EZCAPTCHA_ENABLED": False,
+            "HTTPERROR_ALLOW_ALL": True,
+            "RETRY_ENABLED": False,
+            "JOBDIR": None,
+            "FEEDS": {},
+            "ITEM_PIPELINES": {},
+            "TWISTED_REACTOR": "twisted.internet.asyncioreactor.AsyncioSelectorReactor",
+        },
+        priority="cmdline",
+    )
+    process = AsyncCrawlerProcess(ours)
+    process.crawl(CheckSpider)
+    process.start()
+    if not found:
+        raise _NoPage(f"{url} could not be fetched: {'; '.join(failures) or 'see the log'}")
+    return found[0]

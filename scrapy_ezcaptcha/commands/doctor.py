@@ -1,0 +1,240 @@
+"""``scrapy ezcaptcha doctor``: is everything set up right, and what to do where it is not."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING
+from urllib.request import getproxies
+
+from packaging.requirements import Requirement
+from scrapy import Spider
+from scrapy.crawler import Crawler
+from scrapy.pqueues import DownloaderAwarePriorityQueue
+from scrapy.utils.misc import load_object
+
+from scrapy_ezcaptcha.client import EzCaptchaClient
+from scrapy_ezcaptcha.commands.balance import in_words
+from scrapy_ezcaptcha.commands.console import stderr, stdout
+from scrapy_ezcaptcha.commands.reactor import Interrupted
+from scrapy_ezcaptcha.commands.service import with_client
+from scrapy_ezcaptcha.config import KEY_SOURCES, Config
+from scrapy_ezcaptcha.errors import ApiError, ConfigurationError, ExitError, EzCaptchaError
+from scrapy_ezcaptcha.exit import Exit, ExitFinder, check_exit
+from scrapy_ezcaptcha.impersonate import known_browsers
+from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
+from scrapy_ezcaptcha.order import ORDER, order_of, order_problems
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from scrapy.settings import BaseSettings
+
+PASS, NOTE, FAIL = "pass", "note", "FAIL"
+_STYLES = {PASS: "green", NOTE: "yellow", FAIL: "bold red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; a FAIL says what to do."""
+
+    verdict: str
+    subject: str
+    text: str
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take whether to stay off the network."""
+    parser.add_argument("--offline", action="store_true", help="do not call the service")
+    parser.epilog = "Exit status: 0 if nothing failed, 1 otherwise."
+
+
+def run(settings: BaseSettings, options: Namespace) -> int:
+    """Print all findings."""
+    crawler = Crawler(Spider, settings.copy())  # type: ignore[arg-type]
+    crawler.addons.load_settings(crawler.settings)
+    failed = 0
+    try:
+        for finding in examine(crawler.settings, offline=options.offline):
+            failed += finding.verdict == FAIL
+            console = stdout()
+            console.print(f"{finding.verdict:<5}", style=_STYLES[finding.verdict], end="")
+            console.print(f"{finding.subject:<11}{finding.text}")
+    except Interrupted:
+        return 130
+    if failed:
+        stderr().print(f"{failed} of these want mending.", style="bold red")
+    return 1 if failed else 0
+
+
+def examine(settings: BaseSettings, *, offline: bool) -> Iterator[Finding]:
+    """Look at everything that decides whether challenges get solved."""
+    yield from _versions()
+    yield from _reactor(settings)
+    yield from _middleware(settings)
+    yield from _queue(settings)
+    try:
+        config = Config.from_settings(settings)
+    except ConfigurationError as error:
+        yield from (Finding(FAIL, "settings", problem) for problem in error.problems)
+        return
+    yield from _settings(config)
+    yield from _scope(config)
+    yield from _proxy(settings, config)
+    yield from _handlers(settings, config)
+    if not config.client_key:
+        yield Finding(FAIL, "key", f"there is none; set {KEY_SOURCES}")
+    elif offline:
+        yield Finding(NOTE, "key", "there is one; --offline: not tried")
+    else:
+        yield _service(settings, config)
+
+
+def _versions() -> Iterator[Finding]:
+    python = platform.python_version()
+    yield Finding(
+        PASS, "version", f"scrapy-ezcaptcha {version('scrapy-ezcaptcha')}, Python {python}"
+    )
+    for line in requires("scrapy-ezcaptcha") or ():
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name, wanted = requirement.name, requirement.specifier
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            yield Finding(FAIL, "version", f"{name} is not installed: pip install '{name}{wanted}'")
+            continue
+        if wanted.contains(installed, prereleases=True):
+            yield Finding(PASS, "version", f"{name} {installed}")
+        else:
+            yield Finding(
+                FAIL, "version", f"{name} {installed} is too old: pip install '{name}{wanted}'"
+            )
+
+
+def _reactor(settings: BaseSettings) -> Iterator[Finding]:
+    if settings.getbool("TWISTED_REACTOR_ENABLED", True):
+        reactor = settings["TWISTED_REACTOR"] or "the default one"
+        yield Finding(PASS, "reactor", reactor.rpartition(".")[2])
+    else:
+        yield Finding(
+            FAIL,
+            "reactor",
+            "TWISTED_REACTOR_ENABLED is False, but treq needs one; set it to True",
+        )
+
+
+def _settings(config: Config) -> Iterator[Finding]:
+    yield from (Finding(FAIL, "settings", warning) for warning in config.warnings)
+    if not config.enabled:
+        yield Finding(FAIL, "settings", "EZCAPTCHA_ENABLED is False: nothing is solved")
+    elif not config.warnings:
+        yield Finding(PASS, "settings", "all EZCAPTCHA_* settings are known and of the right type")
+
+
+def _middleware(settings: BaseSettings) -> Iterator[Finding]:
+    order = order_of(settings, EzCaptchaMiddleware)
+    problems = order_problems(settings, EzCaptchaMiddleware)
+    yield from (Finding(FAIL, "middleware", problem) for problem in problems)
+    if order is None:
+        yield Finding(
+            FAIL,
+            "middleware",
+            'not turned on: set ADDONS = {"scrapy_ezcaptcha.Addon": 500}, or'
+            f' DOWNLOADER_MIDDLEWARES = {{"scrapy_ezcaptcha.EzCaptchaMiddleware": {ORDER}}}',
+        )
+    elif not problems:
+        yield Finding(PASS, "middleware", f"at {order}, as it should be")
+
+
+def _queue(settings: BaseSettings) -> Iterator[Finding]:
+    queue = load_object(settings["SCHEDULER_PRIORITY_QUEUE"])
+    if not issubclass(queue, DownloaderAwarePriorityQueue):
+        yield Finding(
+            NOTE,
+            "queue",
+            f"{queue.__name__} does not know which sites are busy: more requests leave the"
+            " scheduler while they wait; Scrapy's DownloaderAwarePriorityQueue holds them back",
+        )
+
+
+def _scope(config: Config) -> Iterator[Finding]:
+    where = ", ".join(config.allowed_domains) or "any site"
+    if not config.transparent_mode:
+        yield Finding(PASS, "scope", f'requests with meta["ezcaptcha"], to {where}')
+    elif config.allowed_domains or config.max_tasks:
+        yield Finding(PASS, "scope", f"every request to {where}")
+    else:
+        yield Finding(
+            NOTE,
+            "scope",
+            "every request to any site may be paid for; EZCAPTCHA_ALLOWED_DOMAINS and"
+            " EZCAPTCHA_MAX_TASKS set limits",
+        )
+
+
+def _proxy(settings: BaseSettings, config: Config) -> Iterator[Finding]:
+    found = False
+    named: dict[str, Exit | str] = {"EZCAPTCHA_PROXY": config.proxy} if config.proxy else {}
+    if settings.getbool("HTTPPROXY_ENABLED"):
+        named |= {
+            f"{scheme}_proxy": url
+            for scheme, url in getproxies().items()
+            if scheme in {"http", "https"}
+        }
+    for name, proxy in named.items():
+        found = True
+        try:
+            exit = proxy if isinstance(proxy, Exit) else Exit.parse(proxy)
+            check_exit(exit, allow_private=config.service_on_loopback)
+        except ExitError as error:
+            yield Finding(FAIL, "proxy", f"{name}: {error}")
+        else:
+            yield Finding(PASS, "proxy", f"{name}: {exit.address}, with user name and password")
+    if not found:
+        yield Finding(
+            NOTE,
+            "proxy",
+            'none in settings or environment: each request must bring its own meta["proxy"]',
+        )
+
+
+def _handlers(settings: BaseSettings, config: Config) -> Iterator[Finding]:
+    for scheme in ExitFinder(settings).schemes_without_proxies:
+        yield Finding(
+            FAIL,
+            "handler",
+            f"the download handler of {scheme} knows no proxies, and a replay must leave by one:"
+            " take another one in DOWNLOAD_HANDLERS",
+        )
+    if not config.impersonate:
+        return
+    handlers = settings.getwithbase("DOWNLOAD_HANDLERS")
+    if not known_browsers():
+        text = "EZCAPTCHA_IMPERSONATE needs scrapy-impersonate: pip install scrapy-impersonate"
+        yield Finding(FAIL, "handler", text)
+    elif "impersonate" not in str(handlers["https"]).lower():
+        yield Finding(
+            FAIL,
+            "handler",
+            "EZCAPTCHA_IMPERSONATE needs scrapy_impersonate.ImpersonateDownloadHandler for http"
+            " and https in DOWNLOAD_HANDLERS",
+        )
+
+
+def _service(settings: BaseSettings, config: Config) -> Finding:
+    try:
+        points = with_client(settings, config, EzCaptchaClient.get_balance)
+    except ApiError as error:
+        advice = "; look at it in the dashboard" if error.is_credentials() else ""
+        return Finding(FAIL, "key", f"{config.api_url} refuses it: {error}{advice}")
+    except EzCaptchaError as error:
+        return Finding(
+            FAIL, "service", f"{config.api_url} does not answer: {error}; is the network open?"
+        )
+    if points <= 0:
+        return Finding(FAIL, "balance", f"{in_words(points)}: top the account up")
+    return Finding(PASS, "balance", f"{in_words(points)} at {config.api_url}")

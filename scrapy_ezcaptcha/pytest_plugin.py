@@ -1,0 +1,41 @@
+"""Pytest fixtures that play the service, protected sites and a proxy; found by entry point."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from scrapy_ezcaptcha.sandbox import Sandbox
+
+_QUICK = 0.2  # seconds that a solve takes
+
+
+@pytest.fixture
+def ezcaptcha_sandbox() -> Iterator[Sandbox]:
+    """A running sandbox with its default sites, in which a solve takes 0.2 s."""
+    from scrapy_ezcaptcha.sandbox import Sandbox  # noqa: PLC0415  (needs the extra)
+
+    with Sandbox(latency=_QUICK) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def ezcaptcha_sandbox_factory() -> Iterator[Callable[..., Sandbox]]:
+    """Returns a function that starts sandboxes with arguments of your own, and stops them."""
+    from scrapy_ezcaptcha.sandbox import Sandbox  # noqa: PLC0415  (needs the extra)
+
+    running: list[Sandbox] = []
+
+    def start(*args: object, **kwargs: object) -> Sandbox:
+        sandbox = Sandbox(*args, **{"latency": _QUICK, **kwargs})  # type: ignore[arg-type]
+        sandbox.start()
+        running.append(sandbox)
+        return sandbox
+
+    yield start
+    for sandbox in running:
+        sandbox.stop()

@@ -1,0 +1,325 @@
+"""``scrapy ezcaptcha``, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+import scrapy
+from support import clean_environment
+
+from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
+
+ADDON = {"ADDONS": '{"scrapy_ezcaptcha.Addon": 500}'}
+COMMAND = [sys.executable, "-m", "scrapy", "ezcaptcha"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs the command in a folder of its own; settings as keyword arguments."""
+
+    def run(sandbox, *arguments, env=None, **settings):
+        options = [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
+        return subprocess.run(
+            [*COMMAND, *arguments, *sandbox.arguments(), *options],
+            env=clean_environment(**(sandbox.environment() | (env or {}))),
+            cwd=tmp_path,
+            timeout=60,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+class TestDoctor:
+    def test_a_right_set_up_passes(self, run, sandbox):
+        done = run(sandbox, "doctor", **ADDON)
+        assert done.returncode == 0, done.stdout
+        verdicts = {line.split()[0] for line in done.stdout.splitlines()}
+        assert verdicts == {"pass"}
+        assert "100,000 points (10.00 USD)" in done.stdout
+        assert "\x1b" not in done.stdout + done.stderr
+        assert sandbox.service.calls == {"getBalance": 1}
+
+    @pytest.mark.parametrize(
+        ("env", "settings", "said"),
+        [
+            pytest.param({"EZCAPTCHA_CLIENT_KEY": ""}, {}, "key there is none; set EZ", id="key"),
+            pytest.param(
+                {"EZCAPTCHA_CLIENT_KEY": "wrong"}, {}, "refuses it: ERROR_KEY_DOES", id="wrong-key"
+            ),
+            pytest.param(
+                {},
+                {"EZCAPTCHA_API_URL": "http://127.0.0.1:9"},
+                "service http://127.0.0.1:9 does not answer",
+                id="unreachable",
+            ),
+            pytest.param({}, {"ADDONS": "{}"}, "middleware not turned on: set ADDONS", id="absent"),
+            pytest.param(
+                {},
+                {"DOWNLOADER_MIDDLEWARES": '{"scrapy_ezcaptcha.EzCaptchaMiddleware": 560}'},
+                "EzCaptchaMiddleware at 560 and MetaRefreshMiddleware at 580",
+                id="order",
+            ),
+            pytest.param(
+                {"http_proxy": "http://proxy.example:8080"},
+                {},
+                "http_proxy: the proxy http://proxy.example:8080 has no user name",
+                id="proxy-without-credentials",
+            ),
+            pytest.param(
+                {},
+                {"EZCAPTCHA_PROXY": "gopher://user:password@host:1"},
+                "EZCAPTCHA_PROXY: the proxy is not a URL of the form",
+                id="proxy-of-another-kind",
+            ),
+            pytest.param(
+                {},
+                {"EZCAPTCHA_API_URL": "https://localhost.invalid"},
+                "http_proxy: the proxy http://127.0.0.1",
+                id="private-proxy",
+            ),
+            pytest.param(
+                {}, {"TWISTED_REACTOR_ENABLED": "False"}, "TWISTED_REACTOR_ENABLED is", id="reactor"
+            ),
+            pytest.param(
+                {}, {"EZCAPTCHA_MAX_TASKS": "many"}, "EZCAPTCHA_MAX_TASKS is 'many'", id="type"
+            ),
+            pytest.param(
+                {}, {"EZCAPTCHA_MAXTASKS": "1"}, "did you mean EZCAPTCHA_MAX_TASKS?", id="name"
+            ),
+            pytest.param({}, {"EZCAPTCHA_ENABLED": "False"}, "nothing is solved", id="off"),
+            pytest.param(
+                {},
+                {"EZCAPTCHA_IMPERSONATE": "True"},
+                "needs scrapy_impersonate.ImpersonateDownloadHandler",
+                id="impersonate",
+            ),
+            pytest.param(
+                {},
+                {
+                    "DOWNLOAD_HANDLERS": json.dumps(
+                        {"https": "scrapy.core.downloader.handlers.http2.H2DownloadHandler"}
+                    )
+                },
+                "the download handler of https knows no proxies",
+                id="handler",
+            ),
+        ],
+    )
+    def test_it_finds_a_mistake_and_nothing_else(self, run, sandbox, env, settings, said):
+        done = run(sandbox, "doctor", env=env, **(ADDON | settings))
+        assert done.returncode == 1
+        failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
+        assert said in " ".join(failed[0].split())
+        # the proxies of an environment are two, and no service answers the private one
+        assert len(failed) <= (3 if "private" in failed[0] else 1)
+
+    def test_an_empty_account_is_found(self, run):
+        with Sandbox(balance=0) as sandbox:
+            done = run(sandbox, "doctor", **ADDON)
+        assert done.returncode == 1
+        assert "0 points (0.00 USD): top the account up" in done.stdout
+
+    def test_everything_at_any_site_is_noted(self, run, sandbox):
+        done = run(sandbox, "doctor", EZCAPTCHA_TRANSPARENT_MODE="True", **ADDON)
+        assert done.returncode == 0
+        assert "note scope" in done.stdout
+        limits = {"EZCAPTCHA_ALLOWED_DOMAINS": "shop.example"}
+        done = run(sandbox, "doctor", EZCAPTCHA_TRANSPARENT_MODE="True", **ADDON, **limits)
+        assert "every request to shop.example" in done.stdout
+
+    def test_offline_it_calls_nobody(self, run, sandbox):
+        done = run(sandbox, "doctor", "--offline", **ADDON)
+        assert done.returncode == 0
+        assert sandbox.service.calls == {}
+
+    def test_the_key_and_the_password_are_not_shown(self, run, sandbox):
+        done = run(sandbox, "doctor", **ADDON)
+        for secret in (sandbox.key, sandbox.proxy_password):
+            assert secret not in done.stdout + done.stderr
+
+
+class TestCheck:
+    @pytest.mark.parametrize(
+        ("host", "status", "said"),
+        [
+            ("shop.example", 0, "challenge (status 403, "),
+            ("old.example", 0, "): challenge form"),
+            ("captcha.example", 0, "): challenge form"),
+            ("open.example", 1, "no challenge (status 200, "),
+            ("block.example", 1, "no challenge (status 403, "),
+        ],
+    )
+    def test_a_url(self, run, sandbox, host, status, said):
+        done = run(sandbox, "check", f"http://{host}/", **ADDON)
+        assert done.returncode == status, done.stderr
+        assert said in done.stdout
+        assert sandbox.service.calls == {}
+
+    def test_a_url_by_a_proxy(self, run, sandbox):
+        proxy = sandbox.proxy_url("other-exit")
+        done = run(sandbox, "check", "http://shop.example/", "--proxy", proxy)
+        assert done.returncode == 0
+        assert {visit.exit for visit in sandbox.edge.visits} == {"other-exit"}
+
+    def test_a_page_that_cannot_be_fetched(self, run, sandbox):
+        done = run(sandbox, "check", "http://127.0.0.1:9/", env={"no_proxy": "*"})
+        assert done.returncode == 2
+        assert "could not be fetched: " in done.stderr
+
+    @pytest.mark.parametrize(
+        ("content", "verdict"),
+        [
+            (
+                "HTTP/1.1 403 Forbidden\r\ncf-mitigated: challenge\r\n\r\n",
+                "0 challenge (status 403)",
+            ),
+            (
+                "HTTP/2 403\nserver: cloudflare\n\n<input name='jschl_vc'>",
+                "0 challenge (status 403)",
+            ),
+            ("HTTP/2 200\nserver: cloudflare\n\n<input name='jschl_vc'>", "1 no challenge (status"),
+            ("<input name='jschl_vc'>", "0 challenge (a page without its headers): challenge form"),
+            ("<html></html>", "1 no challenge (a page without its headers)"),
+            ("HTTP/broken", "2 page: the first line is no HTTP status line"),
+            (None, "2 page: No such file"),
+        ],
+    )
+    def test_a_file(self, run, sandbox, tmp_path, content, verdict):
+        if content is not None:
+            (tmp_path / "page").write_bytes(content.encode())
+        done = run(sandbox, "check", "page")
+        assert f"{done.returncode} {done.stdout}{done.stderr}".startswith(verdict)
+
+
+class TestSolve:
+    def test_json_that_hides_secrets_unless_they_are_asked_for(self, run, sandbox):
+        done = run(sandbox, "solve", "http://shop.example/item/1")
+        assert done.returncode == 0
+        hidden = json.loads(done.stdout)
+        assert hidden["cookies"] == {"cf_clearance": "<hidden>"}
+        assert sandbox.proxy_password not in done.stdout + done.stderr
+        shown = json.loads(run(sandbox, "solve", hidden["url"], "--show-secrets").stdout)
+        assert len(shown["cookies"]["cf_clearance"]) > 20
+        assert shown["proxy"] == sandbox.proxy_url()
+        assert shown["headers"] == hidden["headers"]
+        assert {"host", "connection", "accept-encoding"}.isdisjoint(shown["headers"])
+
+    def test_the_curl_command_gets_the_page(self, run, sandbox):
+        url = "http://shop.example/item/7"
+        done = run(sandbox, "solve", url, "--format", "curl", "--show-secrets")
+        command = [*shlex.split(done.stdout), "--silent"]
+        page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        assert "<h1>Item 7</h1>" in page.stdout
+
+    def test_the_scrapy_code_is_a_request(self, run, sandbox):
+        url = "http://shop.example/item/7"
+        done = run(sandbox, "solve", url, "--format", "scrapy", "--show-secrets")
+        request = eval(done.stdout, {"scrapy": scrapy})
+        assert request.url == url
+        assert request.meta["proxy"] == sandbox.proxy_url()
+        assert request.headers["User-Agent"].startswith(b"Mozilla/5.0")
+        assert list(request.cookies) == ["cf_clearance"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["ftp://shop.example/"], "must begin with http://"),
+            (["http://shop.example/", "--proxy", "http://host:1"], "no user name and password"),
+            (["http://shop.example/", "--rq-data", "a=b"], "--rq-data must be a JSON object"),
+            (["http://other.example/"], "EZCAPTCHA_ALLOWED_DOMAINS does not have this host"),
+        ],
+    )
+    def test_what_cannot_be_solved_is_said_before_it_costs(self, run, sandbox, arguments, said):
+        done = run(sandbox, "solve", *arguments, EZCAPTCHA_ALLOWED_DOMAINS="shop.example")
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert sandbox.service.calls == {}
+
+    def test_a_task_that_fails_is_said_with_its_id(self, run):
+        faults = [Fault("getTaskResult", code="ERROR_WEBSITE_NOT_ALLOWED")]
+        with Sandbox(latency=0.1, faults=faults) as sandbox:
+            done = run(sandbox, "solve", "http://shop.example/")
+        assert done.returncode == 1
+        assert "Not solved: ERROR_WEBSITE_NOT_ALLOWED" in done.stderr
+        assert f"task {next(iter(sandbox.service.tasks))} was created" in done.stderr
+
+    def test_ctrl_c_ends_it_at_once(self, tmp_path):
+        with Sandbox([Site("shop.example", Protection())], latency=60) as sandbox:
+            process = subprocess.Popen(
+                [*COMMAND, "solve", "http://shop.example/", *sandbox.arguments()],
+                env=clean_environment(**sandbox.environment()),
+                cwd=tmp_path,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert process.stderr is not None
+            assert "is created, and paid for" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, rest = process.communicate(timeout=10)
+        assert process.returncode == 130
+        assert "Interrupted" in rest
+
+
+class TestBalance:
+    def test_it_is_shown_in_points_and_dollars(self, run, sandbox):
+        done = run(sandbox, "balance")
+        assert (done.returncode, done.stdout) == (0, "100,000 points (10.00 USD)\n")
+
+    def test_why_it_cannot_be_had(self, run, sandbox):
+        done = run(sandbox, "balance", env={"EZCAPTCHA_CLIENT_KEY": "wrong"})
+        assert done.returncode == 1
+        assert "ERROR_KEY_DOES_NOT_EXIST" in done.stderr
+
+    @pytest.mark.parametrize(
+        "reactor", ["epollreactor.EPollReactor", "selectreactor.SelectReactor"]
+    )
+    def test_by_other_reactors(self, run, sandbox, reactor):
+        done = run(sandbox, "balance", TWISTED_REACTOR=f"twisted.internet.{reactor}")
+        assert done.stdout == "100,000 points (10.00 USD)\n"
+
+
+def test_unusable_settings_are_all_named(run, sandbox):
+    settings = {"EZCAPTCHA_MAX_TASKS": "x", "EZCAPTCHA_POLL_INTERVAL": "0"}
+    done = run(sandbox, "balance", **settings)
+    assert done.returncode == 2
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [
+        "EZCAPTCHA_POLL_INTERVAL",
+        "EZCAPTCHA_MAX_TASKS",
+    ]
+
+
+def test_settings_may_stand_before_the_action_too(run, sandbox):
+    done = run(sandbox, "-s", "EZCAPTCHA_CLIENT_KEY=wrong", "balance", env={})
+    assert done.returncode == 0  # those after it, from the sandbox, are taken as well
+    assert run(sandbox, "balance", "--bogus").returncode == 2
+
+
+def test_on_a_terminal_there_are_colours(tmp_path, sandbox):
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "doctor", *sandbox.arguments()],
+        env=clean_environment(TERM="xterm-256color", **sandbox.environment()),
+        cwd=tmp_path,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # the other side is closed
+            break
+        seen += chunk
+    assert process.wait(timeout=30) == 1
+    assert b"\x1b[1;31mFAIL" in seen
