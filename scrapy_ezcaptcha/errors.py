@@ -1,7 +1,7 @@
 """Every exception this package raises, and what each one means for money.
 
 Nothing here carries a secret: whoever builds an error from the service's words
-passes them through :func:`scrapy_ezcaptcha.redact.redact` first.
+redacts them first.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from __future__ import annotations
 #: Arguments: ``request``, ``response``, ``sign`` (by what it was told, a string), ``spider``.
 challenge_detected = object()
 
-#: A challenged request goes on: it is sent again with a clearance, or its page came with
-#: the solution. Of the requests that share one solve, each has this signal.
+#: A challenged request is sent again with a clearance, or its page came with the solution. Of
+#: the requests that share one solve, each has this signal.
 #: Arguments: ``request``, ``response`` (the challenge), ``spider``.
 challenge_solved = object()
 

@@ -43,7 +43,8 @@ class Sandbox:
         latency: seconds that a solve takes.
         balance: points of the account at the start.
         faults: what goes wrong with the service, or with the proxy.
-        solution: replaces fields of every solution, see :class:`Service`.
+        solution: replaces fields of every solution; ``header`` and ``cookies`` are merged in, a
+            field that is None is left null.
         service_tls: serve the service by https, with a certificate of :meth:`write_ca`.
         key: the client key that the service accepts.
         proxy_password: the password that the proxy accepts, with any user name.

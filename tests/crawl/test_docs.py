@@ -1,0 +1,130 @@
+"""What the documentation shows is run as it stands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import scrapy
+from scrapy.settings import Settings
+from support import clean_environment
+from sybil import Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+from scrapy_ezcaptcha.config import Config
+from scrapy_ezcaptcha.sandbox import Fault
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+EXAMPLES = DOCS / "examples"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+# Run elsewhere: make wheel installs the package, the unit tests start the sandbox from the shell.
+NOT_RUN_HERE = ("pip install ", "python -m scrapy_ezcaptcha.sandbox", "export ")
+
+
+@pytest.fixture
+def environment(sandbox):
+    """In which the commands of the documentation run."""
+    proxies = " ".join(sandbox.proxy_url(f"exit{number}") for number in range(4))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return clean_environment(PATH=path, PROXIES=proxies, **sandbox.environment())
+
+
+@pytest.fixture
+def project(tmp_path, sandbox):
+    """A project whose settings say what the sandbox wants."""
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = project_settings\n")
+    lines = [f"{name} = {value!r}" for name, value in sandbox.settings().items()]
+    lines.append('ADDONS = {"scrapy_ezcaptcha.Addon": 500}')
+    (tmp_path / "project_settings.py").write_text("\n".join(lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_blocks(page, sandbox, environment, project):
+    """Python blocks run, with settings that are fit; commands print what is shown."""
+    python = PythonCodeBlockParser()
+
+    class ConsoleParser(CodeBlockParser):
+        language = "console"
+
+        def evaluate(self, example):
+            run_commands(example.parsed, environment, project)
+
+    document = Sybil([python, ConsoleParser()]).parse(page)
+    document.namespace.update(scrapy=scrapy, url="http://shop.example/")
+    for example in document.examples():
+        example.evaluate()
+    ours = {k: v for k, v in document.namespace.items() if k.startswith("EZCAPTCHA_")}
+    assert Config.from_settings(Settings(ours), {}).warnings == ()
+
+
+def run_commands(block: str, environment, folder: Path) -> None:
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, shown = part.partition("\n")
+        if command.startswith(NOT_RUN_HERE):
+            continue
+        if command == "pytest":
+            for name in ("test_shop.py", "opt_in.py"):
+                shutil.copy(EXAMPLES / name, folder)
+        done = subprocess.run(
+            command,
+            shell=True,
+            env=environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        printed = done.stdout.splitlines()
+        for line in shown.splitlines():
+            pattern = line.replace("[", "[[]").replace("...", "*")
+            assert any(fnmatchcase(other, pattern) for other in printed), (line, done.stdout)
+
+
+SPIDERS = {
+    "another_exit.py": [{"title": "Item 1", "exit": 1}],
+    "cost_control.py": [{"title": "Catalogue"}],
+    "impersonate.py": [{"title": "Item 1", "flags": ["impersonate", "ezcaptcha"]}],
+    "opt_in.py": 30,
+    "post.py": 2,
+    "rotating_proxies.py": 60,
+    "use_body.py": [{"title": "Item 1"}],
+    "whole_site.py": 30,
+}
+TASKS = {"post.py": 2, "rotating_proxies.py": 4}
+
+
+def test_every_example_is_run():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SPIDERS, "test_shop.py"}
+
+
+@pytest.mark.parametrize("name", SPIDERS)
+def test_example(name, sandbox, environment, tmp_path):
+    if name == "another_exit.py":
+        sandbox.service.faults.append(Fault("createTask", code="ERROR_WEBSITE_NOT_ALLOWED"))
+    done = subprocess.run(
+        ["scrapy", "runspider", EXAMPLES / name, "-O", "items.json", *sandbox.arguments()],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "] ERROR:" not in done.stderr
+    items = json.loads((tmp_path / "items.json").read_text() or "[]")
+    expected = SPIDERS[name]
+    assert items == expected if isinstance(expected, list) else len(items) == expected
+    assert len(sandbox.service.tasks) == TASKS.get(name, 1)
