@@ -2,7 +2,10 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test unit bench lint wheel clean
+# tox finds the Pythons of pyenv only if they are named.
+PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
+
+.PHONY: demo test unit tox docs bench lint wheel clean
 
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
@@ -16,6 +19,12 @@ test: .venv/test  ## all tests, with coverage
 unit: .venv/test  ## the tests that need no crawl
 	$(RUN) -m pytest tests/unit $(ARGS)
 
+tox: .venv/tox  ## all tests with the oldest of everything, and with each Python present; ARGS="-e lowest"
+	$(if $(PYENV_PYTHONS),PYENV_VERSION=$(PYENV_PYTHONS)) $(RUN) -m tox run $(ARGS)
+
+docs: .venv/docs  ## the documentation, as docs/_build/index.html
+	$(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build
+
 bench: .venv/bench  ## all benchmarks, some ten minutes; ARGS=--quick for a first look
 	$(RUN) benchmarks/run.py $(ARGS)
 
@@ -28,9 +37,9 @@ wheel: .venv/lint  ## build wheel and sdist, install each into an empty environm
 	$(RUN) tests/check_wheel.py
 
 clean:
-	rm -rf .venv build dist htmlcov *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis example_project/items
+	rm -rf .venv .tox build dist docs/_build htmlcov *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis example_project/items
 
-.venv/demo .venv/test .venv/bench .venv/lint: setup.cfg pyproject.toml
+.venv/demo .venv/test .venv/tox .venv/docs .venv/bench .venv/lint: setup.cfg pyproject.toml
 	@test -x $(RUN) || $(PYTHON) -m venv .venv
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$(if $(filter demo,$(@F)),sandbox,$(@F))]'

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 import scrapy_ezcaptcha
 from scrapy_ezcaptcha import commands, errors, options, signals
 
