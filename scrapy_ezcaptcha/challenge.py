@@ -12,6 +12,7 @@ and pages captured from 2019 on. Words never count: titles are translated and cu
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ _HINTS = (
 
 # Where live markup ends and text that a browser would not run begins, and the tags looked at.
 _TOKEN = re.compile(rb"<(!--|(?:script|style|textarea|title|xmp|template|noembed|input)\b)")
-_OPTIONS = re.compile(rb"(?:^|[\s;,{}()])(?:window\.|self\.)?_cf_chl_opt\s{0,9}=\s{0,9}\{")
+_OPTIONS = re.compile(rb"_cf_chl_opt\s{0,9}=\s{0,9}\{")
+_BEFORE_OPTIONS = re.compile(rb"(?:^|[\s;,{}()])(?:window\.|self\.)?\Z")
 _OPTION_KEY = re.compile(rb"\bc(?:type|ray)['\"]?\s{0,9}:")
 _ORCHESTRATE = re.compile(
     rb"\bsrc\s{0,9}=\s{0,9}['\"]?"
@@ -53,6 +55,8 @@ _CHALLENGE_JS = re.compile(
 )
 _FIELD = re.compile(rb"\bname\s{0,9}=\s{0,9}['\"]?(?:jschl_vc|jschl_answer|cf_captcha_kind)\b")
 _MAX_TAG = 4096  # bytes; a longer tag is not one that Cloudflare wrote
+_MAX_TOKENS = 1000  # more than any challenge page has; pages that are made to cost time have more
+_LONGEST_BEFORE = 8  # bytes that _BEFORE_OPTIONS may match
 
 
 def is_challenge(response: Response) -> bool:
@@ -91,7 +95,10 @@ def page_sign(body: bytes) -> str | None:
     if not any(hint in page for hint in _HINTS):
         return None
     position = 0
-    while token := _TOKEN.search(page, position):
+    for _ in range(_MAX_TOKENS):
+        token = _TOKEN.search(page, position)
+        if token is None:
+            return None
         name = token[1]
         if name == b"input":
             position = token.end()
@@ -126,9 +133,10 @@ def _script_sign(attributes: bytes, code: bytes) -> str | None:
             return SIGN_ORCHESTRATE
         if _CHALLENGE_JS.search(text):
             return SIGN_SCRIPT
-    options = _OPTIONS.search(code) if b"_cf_chl_opt" in code else None
-    if options and _OPTION_KEY.search(code, options.end()):
-        return SIGN_OPTIONS
+    for options in islice(_OPTIONS.finditer(code), _MAX_TOKENS):
+        before = code[max(0, options.start() - _LONGEST_BEFORE) : options.start()]
+        if _BEFORE_OPTIONS.search(before):
+            return SIGN_OPTIONS if _OPTION_KEY.search(code, options.end()) else None
     return None
 
 

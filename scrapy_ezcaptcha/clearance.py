@@ -20,6 +20,7 @@ from scrapy.http.cookies import CookieJar
 from tldextract import TLDExtract
 
 from scrapy_ezcaptcha.impersonate import IMPERSONATE_META, browser_for
+from scrapy_ezcaptcha.wire import is_cookie_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +119,11 @@ class Clearance:
         fresh = {
             cookie.name: cookie.value
             for cookie in CookieJar().make_cookies(response, request)
-            if cookie.name in RENEWED_COOKIES and cookie.value and not cookie.is_expired()
+            if cookie.name in RENEWED_COOKIES
+            and cookie.value
+            and is_cookie_value(cookie.value)
+            and not cookie.is_expired()
+            and zone_of(cookie.domain.lstrip(".")) == self.zone
         }
         return replace(self, cookies={**self.cookies, **fresh}) if fresh else self
 

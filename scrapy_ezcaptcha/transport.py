@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from OpenSSL.SSL import Error as TlsError
 from scrapy.utils.defer import maybe_deferred_to_future
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -100,6 +101,8 @@ class Transport:
         unsent = isinstance(
             error, ConnectError | ConnectingCancelledError | DNSLookupError | RequestNotSent
         )
+        if isinstance(cause, TlsError):
+            return _Reason(f"TLS failed: {_tls_words(cause)}", sent=not unsent)
         words = redact(str(cause), (self._client_key,))
         name = type(cause).__name__
         return _Reason(f"{name}: {words}" if words else name, sent=not unsent)
@@ -108,6 +111,14 @@ class Transport:
 class _Reason(NamedTuple):
     text: str
     sent: bool
+
+
+def _tls_words(error: TlsError) -> str:
+    """Return OpenSSL's own words; its errors are lists of (library, function, reason)."""
+    try:
+        return str(error.args[0][-1][-1])
+    except (IndexError, TypeError):
+        return "no reason given"
 
 
 def _timed_out(result: Any, timeout: float) -> Any:

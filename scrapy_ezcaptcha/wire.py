@@ -30,6 +30,8 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110, section 5
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]{0,8192}")
 _COOKIE_VALUE = re.compile(r"[\x21-\x3a\x3c-\x7e]{0,4096}")  # no space, no separator, no control
 _CODE = re.compile(r"[A-Za-z0-9_]{1,64}")
+_TLS_VERSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MAX_PAIRS = 100  # headers, and cookies, of a solution: browsers send some twenty
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,9 @@ def _parse_solution(solution: Mapping[str, Any]) -> Solution:
         headers=_well_formed(solution.get("header"), _HEADER_VALUE, lower=True),
         cookies=_well_formed(solution.get("cookies"), _COOKIE_VALUE),
         body=body if isinstance(body, str) and body else None,
-        tls_version=tls_version if isinstance(tls_version, str) and tls_version else None,
+        tls_version=tls_version
+        if isinstance(tls_version, str) and _TLS_VERSION.fullmatch(tls_version)
+        else None,
     )
 
 
@@ -220,9 +224,16 @@ def _well_formed(pairs: Any, value_form: re.Pattern[str], *, lower: bool = False
         return MappingProxyType({})
     kept: dict[str, str] = {}
     for name, value in pairs.items():
+        if len(kept) == _MAX_PAIRS:
+            break
         if isinstance(value, str) and _TOKEN.fullmatch(name) and value_form.fullmatch(value):
             kept[name.lower() if lower else name] = value
     return MappingProxyType(kept)
+
+
+def is_cookie_value(value: str) -> bool:
+    """Whether *value* can stand in a Cookie header without ending or adding a cookie."""
+    return _COOKIE_VALUE.fullmatch(value) is not None
 
 
 def _is_web_url(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import scrapy
@@ -75,6 +76,9 @@ class PlanSpider(scrapy.Spider):
         )
 
     async def challenge_detected(self, request, response, sign, spider):
+        if jump := self.plan.pop("clock_jump", None):
+            told = time.time
+            time.time = lambda: told() + jump
         self.plan["signals"].append(["detected", request.url, response.status, sign, spider.name])
 
     def challenge_solved(self, request, response, spider):

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from scrapy_ezcaptcha.sandbox import Sandbox
 
@@ -95,3 +97,8 @@ class Crawl:
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:
     """Meta of a request that opts in and leaves by the exit *user*."""
     return {"proxy": sandbox.proxy_url(user), "ezcaptcha": options or True}
+
+
+def forms(secret: str) -> set[str]:
+    """The shapes in which *secret* could stand somewhere."""
+    return {secret, quote(secret), quote(secret, safe=""), b64encode(secret.encode()).decode()}

@@ -38,6 +38,7 @@ class Reply:
     """An answer, or one of the ways not to give one.
 
     ``delay``: seconds before it. ``cut``: send only so many bytes of the body, then close.
+    ``drip``: after the body send a byte every so many seconds, for ever.
     ``silent``: never answer. ``status`` 0: close at once. ``tunnel_to``: accept a
     ``CONNECT`` to this host, for the client that goes out by ``exit``.
     """
@@ -47,6 +48,7 @@ class Reply:
     body: bytes = field(default=b"", repr=False)
     delay: float = 0.0
     cut: int | None = None
+    drip: float = 0.0
     silent: bool = False
     tunnel_to: str | None = None
     exit: str | None = None
@@ -150,8 +152,11 @@ class HttpConnection(asyncio.Protocol):
         assert self._request is not None
         assert self._transport is not None
         body = b"" if self._request.method == b"HEAD" else reply.body
-        headers = [*reply.headers, ("Content-Length", str(len(reply.body)))]
-        self._write(h11.Response(status_code=reply.status, headers=headers))
+        size = ("Transfer-Encoding", "chunked") if reply.drip else _content_length(reply.body)
+        self._write(h11.Response(status_code=reply.status, headers=[*reply.headers, size]))
+        if reply.drip:
+            self._drip(reply.drip)
+            return
         if reply.cut is not None:
             self._write(h11.Data(data=body[: reply.cut]))
             self._transport.close()
@@ -165,6 +170,11 @@ class HttpConnection(asyncio.Protocol):
         self._http.start_next_cycle()
         # Not from within the pump: a client may send its next request ahead.
         asyncio.get_running_loop().call_soon(self._advance)
+
+    def _drip(self, pause: float) -> None:
+        if self._transport is not None:
+            self._write(h11.Data(data=b" "))
+            asyncio.get_running_loop().call_later(pause, self._drip, pause)
 
     def _write(self, event: Any) -> None:
         data = self._http.send(event)
@@ -184,3 +194,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if transport is not None:
             inside.connection_made(transport)
+
+
+def _content_length(body: bytes) -> tuple[str, str]:
+    return "Content-Length", str(len(body))

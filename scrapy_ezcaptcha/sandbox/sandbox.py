@@ -85,6 +85,7 @@ class Sandbox:
         self._thread: threading.Thread | None = None
         self._servers: list[asyncio.Server] = []
         self._ports = (0, 0, 0, 0)
+        self._background: set[asyncio.Task[int]] = set()
 
     def __enter__(self) -> Self:
         self.start()
@@ -149,6 +150,11 @@ class Sandbox:
         del settings["EZCAPTCHA_CLIENT_KEY"]
         return [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
 
+    def interrupt_service(self, seconds: float) -> None:
+        """Have the service refuse connections for so many seconds, from now on."""
+        asyncio.run_coroutine_threadsafe(self._stop_service(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._resume_service)
+
     def write_ca(self, path: Path) -> None:
         """Write the certificate that vouches for the sandbox's https hosts, as PEM."""
         self._authority.cert_pem.write_to_path(str(path))
@@ -184,6 +190,17 @@ class Sandbox:
 
     def _tunnel(self, host: str, exit: str | None) -> tuple[ssl.SSLContext, TlsConnection]:
         return self._context_for(host), TlsConnection(self._at_proxy, exit=exit, host=host)
+
+    async def _stop_service(self) -> None:
+        for server in self._servers:
+            if server.sockets and server.sockets[0].getsockname()[1] == self._ports[0]:
+                server.close()
+
+    def _resume_service(self) -> None:
+        tls = self._context_for(_LOOPBACK) if self._service_tls else None
+        self._background.add(
+            self._loop.create_task(self._serve(self._service_connection, self._ports[0], tls))
+        )
 
     async def _serve(
         self,

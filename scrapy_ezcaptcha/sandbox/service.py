@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +25,8 @@ USER_AGENT = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
     " Chrome/131.0.0.0 Safari/537.36"
 )
+
+_GATEWAY_PAGE = b"<html><h1>502 Bad Gateway</h1></html>"
 
 _HEADERS = {
     "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
@@ -43,14 +47,23 @@ class Fault:
 
     Args:
         call: ``createTask``, ``getTaskResult``, ``getBalance`` or ``proxy``.
-        kind: ``error`` (``errorId`` 1 with *code*), ``html``, ``garbage`` (no JSON),
-            ``close`` (no answer), ``silent`` (never any answer), ``raw`` (*body* as it is).
+        kind: one of
+
+            - ``error``: ``errorId`` 1 with *code*
+            - ``html``, ``garbage``: a gateway's page, broken JSON
+            - ``raw``: *body* as it is
+            - ``slow``: *body*, after *delay* seconds
+            - ``close``, ``cut``: no answer, half of one
+            - ``silent``, ``drip``: never any answer, one that never ends
+            - ``huge``, ``bomb``: 64 MB, and 100 MB in 100 KB
+            - ``redirect``: to ``/elsewhere``, with the method kept
         code: the service's error code.
         description: its words; ``{key}`` and ``{proxy}`` echo what was sent.
         status: HTTP status of the answer.
         times: how many calls meet it, None for all.
         after: how many calls go well before.
-        body: for ``raw``.
+        body: for ``raw`` and ``slow``.
+        delay: for ``slow``.
     """
 
     call: str
@@ -61,6 +74,7 @@ class Fault:
     times: int | None = 1
     after: int = 0
     body: bytes = b""
+    delay: float = 0.0
 
     def strikes(self) -> bool:
         """Count a call; True if it meets this fault."""
@@ -207,18 +221,30 @@ class Service:
 
 def faulty_reply(fault: Fault, payload: Mapping[str, Any]) -> Reply:
     """Return what *fault* makes of the answer to *payload*."""
-    if fault.kind == "close":
-        return Reply(status=0)
-    if fault.kind == "silent":
-        return Reply(silent=True)
-    if fault.kind == "raw":
-        return Reply(fault.status, (("Content-Type", "application/json"),), fault.body)
-    if fault.kind in {"html", "garbage"}:
-        text = "<html><h1>502 Bad Gateway</h1></html>" if fault.kind == "html" else '{"errorId": '
-        return Reply(fault.status, (("Content-Type", "text/html"),), text.encode())
+    json_type = ("Content-Type", "application/json")
+    replies = {
+        "close": lambda: Reply(status=0),
+        "silent": lambda: Reply(silent=True),
+        "raw": lambda: Reply(fault.status, (json_type,), fault.body),
+        "slow": lambda: Reply(fault.status, (json_type,), fault.body, delay=fault.delay),
+        "html": lambda: Reply(fault.status, (("Content-Type", "text/html"),), _GATEWAY_PAGE),
+        "garbage": lambda: Reply(fault.status, (json_type,), b'{"errorId": '),
+        "cut": lambda: Reply(fault.status, (json_type,), b'{"errorId": 0, "status"', cut=10),
+        "drip": lambda: Reply(fault.status, (json_type,), drip=0.05),
+        "huge": lambda: Reply(fault.status, (json_type,), b" " * 64_000_000),
+        "bomb": lambda: Reply(fault.status, (json_type, ("Content-Encoding", "gzip")), _bomb()),
+        "redirect": lambda: Reply(307, (("Location", "/elsewhere"),)),
+    }
+    if fault.kind in replies:
+        return replies[fault.kind]()
     task = payload.get("task") or {}
     said = fault.description.format(key=payload.get("clientKey"), proxy=task.get("proxy"))
     return _error(fault.code, said, status=fault.status)
+
+
+@cache
+def _bomb() -> bytes:
+    return gzip.compress(bytes(100_000_000))
 
 
 def _error(code: str, description: str, *, status: int = 200) -> Reply:

@@ -17,6 +17,11 @@ from support import clean_environment
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
 ADDON = {"ADDONS": '{"scrapy_ezcaptcha.Addon": 500}'}
+# Tests that run in the background may have Ctrl-C ignored.
+WITH_CTRL_C = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "runpy.run_module('scrapy', run_name='__main__', alter_sys=True)"
+)
 COMMAND = [sys.executable, "-m", "scrapy", "ezcaptcha"]
 
 
@@ -255,8 +260,9 @@ class TestSolve:
 
     def test_ctrl_c_ends_it_at_once(self, tmp_path):
         with Sandbox([Site("shop.example", Protection())], latency=60) as sandbox:
+            arguments = ["ezcaptcha", "solve", "http://shop.example/", *sandbox.arguments()]
             process = subprocess.Popen(
-                [*COMMAND, "solve", "http://shop.example/", *sandbox.arguments()],
+                [sys.executable, "-c", WITH_CTRL_C, *arguments],
                 env=clean_environment(**sandbox.environment()),
                 cwd=tmp_path,
                 stderr=subprocess.PIPE,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
-from urllib.parse import quote
 
 import pytest
-from support import via
+from support import forms, via
 
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
@@ -24,10 +22,6 @@ FAULTS = {
         Fault("getTaskResult", code="ERROR_OF_THE_WORKER", description=ECHO, times=None)
     ],
 }
-
-
-def forms(secret: str) -> set[str]:
-    return {secret, quote(secret), quote(secret, safe=""), b64encode(secret.encode()).decode()}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -1,0 +1,180 @@
+"""Everything that may go wrong, and what then becomes of a request.
+
+Each fault is met by a real crawl of a protected site beside an open one. The tests hold
+each to what stands in ``docs/faults.md``; ``python tests/fault_table.py`` writes that page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from support import Crawl, CrawlResult, via
+
+from scrapy_ezcaptcha.sandbox import USER_AGENT, Fault, Protection, Sandbox, Site
+
+KEY = "key-7f3a+/=secret"
+PASSWORD = "p@ss/w0rd:secret"
+
+PAGES = 3  # of each site
+FOR_EVER = None
+PROTECTED = Site("shop.example", Protection())
+
+SETTINGS = {
+    "EZCAPTCHA_POLL_INTERVAL": 0.1,
+    "EZCAPTCHA_HTTP_TIMEOUT": 1.0,
+    "EZCAPTCHA_SOLVE_TIMEOUT": 2.0,
+    "RETRY_ENABLED": True,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, and how long the crawl may take at most, in seconds.
+
+    With the time-outs of SETTINGS; each of two attempts may use up SOLVE_TIMEOUT and one call.
+    """
+
+    name: str
+    faults: Callable[[], list[Fault]] = list
+    site: Site = PROTECTED
+    sandbox: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    before: Callable[[Sandbox], None] = lambda sandbox: None
+    limit: float = 12.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of it, as it stands in the table."""
+
+    name: str
+    gets: str
+    tasks: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"| {self.name} | {self.gets} | {self.tasks} | {self.seconds:.1f} |"
+
+
+def create(kind: str, times: int | None = FOR_EVER, **more: Any) -> Callable[[], list[Fault]]:
+    return lambda: [Fault("createTask", kind, times=times, **more)]
+
+
+def poll(kind: str, times: int | None = 2, **more: Any) -> Callable[[], list[Fault]]:
+    return lambda: [Fault("getTaskResult", kind, times=times, **more)]
+
+
+def answer(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def ready(**solution: Any) -> bytes:
+    return answer(errorId=0, status="ready", solution=solution)
+
+
+AGENT = {"user-agent": USER_AGENT}
+
+CASES = [
+    # The whole service
+    Case("the service refuses connections for 1 s", before=lambda s: s.interrupt_service(1.0),
+         settings={"EZCAPTCHA_POLL_INTERVAL": 0.4}),
+    Case("the service refuses connections for good", before=lambda s: s.interrupt_service(60)),
+    Case("the service has a certificate that nobody vouches for", sandbox={"service_tls": True}),
+    # createTask
+    Case("createTask: accepted, never answered", create("silent")),
+    Case("createTask: answered after the limit", create("slow", delay=1.5)),
+    Case("createTask: closed without an answer", create("close")),
+    Case("createTask: closed in mid-answer", create("cut")),
+    Case("createTask: an answer that never ends", create("drip")),
+    Case("createTask: HTML with 500", create("html", status=500)),
+    Case("createTask: HTML with 502", create("html", status=502)),
+    Case("createTask: truncated JSON", create("garbage")),
+    Case("createTask: no object", create("raw", body=b"[1, 2]")),
+    Case("createTask: no `taskId`", create("raw", body=answer(errorId=0))),
+    Case("createTask: `taskId` of a wrong type",
+         create("raw", body=answer(errorId=0, taskId=["x"]))),
+    Case("createTask: 64 MB", create("huge")),
+    Case("createTask: 100 MB in 100 KB", create("bomb")),
+    Case("createTask: a redirect to elsewhere", create("redirect")),
+    Case("createTask: throttled, with 429, twice",
+         create("error", times=2, status=429, code="ERROR_REQUEST_LIMIT")),
+    Case("createTask: the service's own trouble, twice", create("error", times=2, status=500)),
+    Case("createTask: the service's own trouble, for good", create("error", status=500)),
+    Case("createTask: would fail the same way again",
+         create("error", code="ERROR_WEBSITE_NOT_ALLOWED", status=400)),
+    Case("createTask: the key is unknown",
+         create("error", code="ERROR_KEY_DOES_NOT_EXIST", status=400)),
+    Case("createTask: the account is empty", create("error", code="ERROR_ZERO_BALANCE")),
+    # getTaskResult, in passing
+    Case("getTaskResult: twice accepted, never answered", poll("silent"),
+         settings={"EZCAPTCHA_SOLVE_TIMEOUT": 5.0}),
+    Case("getTaskResult: twice closed without an answer", poll("close")),
+    Case("getTaskResult: twice closed in mid-answer", poll("cut")),
+    Case("getTaskResult: twice HTML with 502", poll("html", status=502)),
+    Case("getTaskResult: twice truncated JSON", poll("garbage")),
+    Case("getTaskResult: twice throttled, with 429",
+         poll("error", code="ERROR_REQUEST_LIMIT", status=429)),
+    Case("getTaskResult: twice the service's own trouble", poll("error", status=500)),
+    Case("getTaskResult: twice an unknown status",
+         poll("raw", body=answer(errorId=0, status="queued"))),
+    Case("getTaskResult: twice wrong types",
+         poll("raw", body=answer(errorId=0, status=["ready"], solution="none"))),
+    Case("getTaskResult: twice ready, but without a solution",
+         poll("raw", body=answer(errorId=0, status="ready"))),
+    Case("getTaskResult: twice 64 MB", poll("huge")),
+    Case("getTaskResult: twice 100 MB in 100 KB", poll("bomb")),
+    Case("getTaskResult: twice a redirect to elsewhere", poll("redirect")),
+    Case("getTaskResult: `errorId` as a string",
+         poll("raw", body=answer(errorId="0", status="processing"))),
+    # getTaskResult, for good
+    Case("getTaskResult: never answered", poll("silent", FOR_EVER)),
+    Case("getTaskResult: HTML for good", poll("html", FOR_EVER)),
+    Case("getTaskResult: never ready", sandbox={"latency": 60.0}),
+    Case("getTaskResult: the task failed",
+         poll("error", FOR_EVER, code="ERROR_PROXY_CONNECT")),
+    Case("getTaskResult: the task is unknown",
+         poll("error", FOR_EVER, code="ERROR_TASK_NOT_EXIST", status=400)),
+    # solutions
+    Case("solution: no `cf_clearance`", sandbox={"solution": {"cookies": None}}),
+    Case("solution: empty header map",
+         poll("raw", FOR_EVER, body=ready(header={}, cookies={"cf_clearance": "x"}))),
+    Case("solution: wrong types in every field",
+         poll("raw", FOR_EVER, body=ready(header=[1], cookies="x", body=5, tlsVersion={}))),
+    Case("solution: a clearance that the site does not know",
+         poll("raw", FOR_EVER, body=ready(header=AGENT, cookies={"cf_clearance": "forged"}))),
+    # sites and proxies
+    Case("the proxy drops replays, twice", lambda: [Fault("proxy", "close", times=4, after=6)]),
+    Case("the site never accepts", site=Site("shop.example", Protection(accepts=False))),
+    Case("the site ends each clearance after two pages",
+         site=Site("shop.example", Protection(max_uses=2))),
+    Case("the clock jumps an hour ahead", plan={"clock_jump": 3600}),
+    Case("the clock jumps an hour back", plan={"clock_jump": -3600}),
+]
+
+
+def run_case(case: Case, crawl: Crawl) -> tuple[Row, CrawlResult, Sandbox]:
+    """Crawl with *case* going wrong."""
+    given = {"latency": 0.3, "faults": case.faults(), "key": KEY, "proxy_password": PASSWORD}
+    with Sandbox([case.site, Site("open.example")], **(given | case.sandbox)) as sandbox:
+        case.before(sandbox)
+        requests = [
+            {"url": f"http://{zone}/item/{number}", "meta": via(sandbox)}
+            for number in range(1, PAGES + 1)
+            for zone in ("shop.example", "open.example")
+        ]
+        settings = SETTINGS | case.settings
+        result = crawl(sandbox, requests, settings=settings, **case.plan)
+    gets = "; ".join(sorted({_outcome(page) for page in result.pages if "shop" in page["url"]}))
+    seconds = result.stats["elapsed_time_seconds"]
+    return Row(case.name, gets, len(sandbox.service.tasks), seconds), result, sandbox
+
+
+def _outcome(page: dict[str, Any]) -> str:
+    if page["status"] == 200:
+        return "pages"
+    reason = page["error"].removeprefix("the service refused the key: ")  # said of later ones
+    return f"given up: {reason}"
