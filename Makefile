@@ -1,11 +1,12 @@
 # Needs Python 3.10+ and make; everything else is installed into .venv.
 PYTHON ?= python3
+SECONDS ?= 600
 RUN := .venv/bin/python
 
 # tox finds the Pythons of pyenv only if they are named.
 PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
 
-.PHONY: demo test unit tox docs bench lint wheel clean
+.PHONY: demo test unit tox docs fuzz bench lint wheel clean
 
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
@@ -25,6 +26,10 @@ tox: .venv/tox  ## all tests with the oldest of everything, and with each Python
 docs: .venv/docs  ## the documentation, as docs/_build/index.html
 	$(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build
 
+fuzz: .venv/fuzz  ## both fuzz targets, for SECONDS each
+	$(RUN) fuzz/answer.py -max_total_time=$(SECONDS) -max_len=1024 -print_final_stats=1
+	$(RUN) fuzz/challenge.py -max_total_time=$(SECONDS) -max_len=1024 -print_final_stats=1
+
 bench: .venv/bench  ## all benchmarks, some ten minutes; ARGS=--quick for a first look
 	$(RUN) benchmarks/run.py $(ARGS)
 
@@ -39,7 +44,7 @@ wheel: .venv/lint  ## build wheel and sdist, install each into an empty environm
 clean:
 	rm -rf .venv .tox build dist docs/_build htmlcov *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis example_project/items
 
-.venv/demo .venv/test .venv/tox .venv/docs .venv/bench .venv/lint: setup.cfg pyproject.toml
+.venv/demo .venv/test .venv/tox .venv/docs .venv/fuzz .venv/bench .venv/lint: setup.cfg pyproject.toml
 	@test -x $(RUN) || $(PYTHON) -m venv .venv
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$(if $(filter demo,$(@F)),sandbox,$(@F))]'

@@ -25,16 +25,12 @@ from scrapy_ezcaptcha.errors import (
 )
 from scrapy_ezcaptcha.exit import ExitFinder
 from scrapy_ezcaptcha.holdings import Holdings
+from scrapy_ezcaptcha.journal import Journal
 from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.note import Note, place_of, restore_filtering, take_off
 from scrapy_ezcaptcha.options import META_KEY, is_allowed_domain, options_of
 from scrapy_ezcaptcha.order import order_problems
-from scrapy_ezcaptcha.replay import (
-    SOLVED_FLAG,
-    Note,
-    Replayer,
-    fresh_copy_of,
-    place_of,
-)
+from scrapy_ezcaptcha.replay import SOLVED_FLAG, Replayer, fresh_copy_of, replay_of
 from scrapy_ezcaptcha.report import Report
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved
 from scrapy_ezcaptcha.solver import Solver
@@ -180,12 +176,14 @@ class EzCaptchaMiddleware:
         if isinstance(answer, Request):
             self._stats.inc_value("ezcaptcha/requests/replayed")
         else:
-            Note.take_off(request)
+            self._take_off_note(request)
         return answer
 
     def request_reached_downloader(self, request: Request) -> None:
         """Put the clearance on that serves *request*, if there is one."""
-        Note.restore_filtering(request)
+        restore_filtering(request)
+        if self._room.journal is not None:
+            self._room.journal.remove(request)
         host, zone = place_of(request)
         if not self._broker.knows_zone(zone) or self._options(request) is None:
             return
@@ -205,13 +203,22 @@ class EzCaptchaMiddleware:
         self._room.left(request)
 
     async def spider_opened(self) -> None:
-        """Keep challenges out of the HTTP cache, and note the balance if asked to."""
+        """Keep challenges out of the HTTP cache; send what a killed crawl left waiting."""
         keep_challenges_out(self._crawler, self._is_in_scope)
+        self._room.journal = Journal.of(self._crawler)
+        if self._room.journal is not None:
+            self._get_busy()
+            assert self._crawler.engine is not None
+            for request in self._room.journal.left_behind():
+                self._crawler.engine.crawl(replay_of(request, Note.on(request)))
+            self._room.journal.clear()
         await self._report.begin()
 
     async def spider_closed(self) -> None:
         """Stop all polling, and say in one line what the crawl cost."""
         self._broker.close()
+        if self._room.journal is not None:
+            self._room.journal.close()
         await self._report.end()
         await self._client.close()
 
@@ -234,7 +241,7 @@ class EzCaptchaMiddleware:
         return options if is_allowed_domain(request, self._config) else None
 
     def _passed(self, request: Request, response: Response, carried: Clearance | None) -> Response:
-        Note.take_off(request)
+        self._take_off_note(request)
         if carried is None:
             return response
         if response.status not in _UNDECIDED:
@@ -248,7 +255,7 @@ class EzCaptchaMiddleware:
     async def _give_up(
         self, request: Request, response: Response, error: EzCaptchaError
     ) -> Response:
-        Note.take_off(request)
+        self._take_off_note(request)
         self._stats.inc_value("ezcaptcha/requests/gave_up")
         response.flags.append(UNSOLVED_FLAG)
         request.meta[ERROR_META] = str(error)
@@ -266,6 +273,11 @@ class EzCaptchaMiddleware:
         )
         await self._send(challenge_failed, request, response, error=error)
         return response
+
+    def _take_off_note(self, request: Request) -> None:
+        if self._room.journal is not None:
+            self._room.journal.remove(request)
+        take_off(request)
 
     async def _send(
         self, signal: object, request: Request, response: Response, **others: object

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from scrapy.http import HtmlResponse
-from scrapy.utils.httpobj import urlparse_cached
 
 from scrapy_ezcaptcha.broker import Want
 from scrapy_ezcaptcha.challenge import page_sign
-from scrapy_ezcaptcha.clearance import zone_of
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import NO_PROXY_SUPPORT, check_exit, exit_error
+from scrapy_ezcaptcha.note import Note, place_of
 from scrapy_ezcaptcha.options import is_allowed_domain
 from scrapy_ezcaptcha.wire import CloudFlare5STask
 
@@ -30,61 +29,9 @@ if TYPE_CHECKING:
 #: In ``response.flags`` of what came by a clearance.
 SOLVED_FLAG = "ezcaptcha"
 
-_NOTE = "_ezcaptcha"  # one underscore key, for spiders copy response.meta
-
 # A request that is challenged through no fault of the solves it waited for may wait for
 # so many times those it is otherwise allowed; then it is given up all the same.
 _NO_FAULT_FACTOR = 5
-
-
-@dataclass(frozen=True)
-class Note:
-    """Our note on a request that is on its way again.
-
-    Args:
-        zone: where it was challenged.
-        attempts: solves in a row that were of no use to it.
-        solves: all solves that it waited for.
-        serial: the clearance that the last of these earned.
-        put_back: by which run it was put back into the queue, because that was ending.
-        dont_filter: what the spider had set; a replay must pass the duplicate filter once.
-    """
-
-    zone: str
-    attempts: int = 0
-    solves: int = 0
-    serial: int | None = None
-    put_back: str | None = None
-    dont_filter: bool = False
-
-    @classmethod
-    def on(cls, request: Request) -> Note:
-        """Return the note on *request*; an empty one if it has none of its zone."""
-        zone = place_of(request)[1]
-        note = request.meta.get(_NOTE)
-        return cls(**note) if isinstance(note, dict) and note["zone"] == zone else cls(zone)
-
-    def put_on(self, request: Request) -> None:
-        """Leave this note on *request*, as plain data: requests are pickled into JOBDIR."""
-        request.meta[_NOTE] = asdict(self)
-
-    @staticmethod
-    def restore_filtering(request: Request) -> None:
-        """Give a replay its own ``dont_filter`` back, lest its redirects leave the site."""
-        note = request.meta.get(_NOTE)
-        if note is not None:
-            request.dont_filter = note["dont_filter"]
-
-    @staticmethod
-    def take_off(request: Request) -> None:
-        """Remove the note, so that no copy of the request's meta inherits it."""
-        request.meta.pop(_NOTE, None)
-
-
-def place_of(request: Request) -> tuple[str, str]:
-    """Return the host of *request* and its zone."""
-    host = (urlparse_cached(request).hostname or "").lower()
-    return host, zone_of(host)
 
 
 def replay_of(request: Request, note: Note, exit: Exit | None = None) -> Request:
@@ -93,8 +40,7 @@ def replay_of(request: Request, note: Note, exit: Exit | None = None) -> Request
     It leaves by *exit*, or by its own if that is None.
     """
     again = request.copy()
-    Note.restore_filtering(again)
-    replace(note, dont_filter=again.dont_filter).put_on(again)
+    replace(note, ticket=Note.on(request).ticket).put_on(again)
     again.dont_filter = True
     if exit is not None:
         again.meta["proxy"] = exit.url

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.crawler import Crawler
 
+    from scrapy_ezcaptcha.journal import Journal
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,6 +42,7 @@ class WaitingRoom:
         self._seated: Counter[str] = Counter()  # by download slot
         self._turns: dict[str, deque[Deferred[None]]] = {}
         self._says_unsupported = True
+        self.journal: Journal | None = None
 
     @property
     def has_turns_pending(self) -> bool:
@@ -55,6 +58,8 @@ class WaitingRoom:
 
         Its value is False where there is no seat, and the request waits inside the count.
         """
+        if self.journal is not None:
+            self.journal.add(request)
         slot = self._slot_of(request) if self._seated.total() < self._limit else None
         return Seat(self, request, *(slot or (None, set())))
 

@@ -27,7 +27,7 @@ TASK_TYPE = "CloudFlare5STask"
 POINTS_PER_DOLLAR = 10_000
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110, section 5.6.2
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]{0,8192}")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,8192}")
 _COOKIE_VALUE = re.compile(r"[\x21-\x3a\x3c-\x7e]{0,4096}")  # no space, no separator, no control
 _CODE = re.compile(r"[A-Za-z0-9_]{1,64}")
 _TLS_VERSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -52,7 +52,7 @@ class Fault:
             - ``error``: ``errorId`` 1 with *code*
             - ``html``, ``garbage``: a gateway's page, broken JSON
             - ``raw``: *body* as it is
-            - ``slow``: *body*, after *delay* seconds
+            - ``slow``: the right answer, after *delay* seconds
             - ``close``, ``cut``: no answer, half of one
             - ``silent``, ``drip``: never any answer, one that never ends
             - ``huge``, ``bomb``: 64 MB, and 100 MB in 100 KB
@@ -62,7 +62,7 @@ class Fault:
         status: HTTP status of the answer.
         times: how many calls meet it, None for all.
         after: how many calls go well before.
-        body: for ``raw`` and ``slow``.
+        body: for ``raw``.
         delay: for ``slow``.
     """
 
@@ -148,8 +148,12 @@ class Service:
         if not isinstance(payload, dict):
             return _error("ERROR_REQUEST_PARAMETERS", "the body is no object", status=400)
         fault = next((f for f in self.faults if f.call == method and f.strikes()), None)
-        if fault is not None:
+        if fault is not None and fault.kind != "slow":
             return faulty_reply(fault, payload)
+        reply = self._answer(call, method, payload)
+        return reply if fault is None else replace(reply, delay=fault.delay)
+
+    def _answer(self, call: Call, method: str, payload: dict[str, Any]) -> Reply:
         if call.method != "POST":
             return _error("ERROR_REQUEST_METHOD", "only POST", status=400)
         answer = {
@@ -226,7 +230,6 @@ def faulty_reply(fault: Fault, payload: Mapping[str, Any]) -> Reply:
         "close": lambda: Reply(status=0),
         "silent": lambda: Reply(silent=True),
         "raw": lambda: Reply(fault.status, (json_type,), fault.body),
-        "slow": lambda: Reply(fault.status, (json_type,), fault.body, delay=fault.delay),
         "html": lambda: Reply(fault.status, (("Content-Type", "text/html"),), _GATEWAY_PAGE),
         "garbage": lambda: Reply(fault.status, (json_type,), b'{"errorId": '),
         "cut": lambda: Reply(fault.status, (json_type,), b'{"errorId": 0, "status"', cut=10),

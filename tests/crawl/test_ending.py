@@ -1,8 +1,12 @@
-"""Ctrl-C in the middle of a solve: nobody waits, nothing is lost."""
+"""Ctrl-C and kill -9 in the middle of a solve: nobody waits, nothing is lost.
+
+``make ends RUNS=20`` runs each phase twenty times.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +16,11 @@ from pathlib import Path
 import pytest
 from support import RUNNER, clean_environment, via
 
-from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
+from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
+
+CONCURRENT_REQUESTS = 16  # Scrapy's default
+RUNS = range(int(os.environ.get("RUNS", "1")))
+PHASES = ["creating", "polling", "replaying"]
 
 REACTORS = {
     "asyncio": "twisted.internet.asyncioreactor.AsyncioSelectorReactor",
@@ -32,6 +40,7 @@ def start_crawl(
         "settings": {
             **sandbox.settings(),
             "EZCAPTCHA_POLL_INTERVAL": 0.2,
+            "EZCAPTCHA_MAX_ATTEMPTS": 1,
             "DOWNLOADER_MIDDLEWARES": {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585},
             "JOBDIR": str(folder / "job"),
             **settings,
@@ -71,17 +80,73 @@ def wait_for(condition, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("reactor", REACTORS)
-def test_after_ctrl_c_in_mid_solve_the_resumed_crawl_gets_each_page_once(tmp_path, reactor):
-    settings = {"TWISTED_REACTOR": REACTORS[reactor]}
-    with Sandbox(latency=30) as sandbox:
-        process, first = start_crawl(tmp_path, sandbox, 1, 30, **settings)
+def reach(phase: str, sandbox: Sandbox) -> None:
+    """Wait until the first solve has come so far."""
+    if phase == "creating":
+        wait_for(lambda: sandbox.service.calls["createTask"] > 0)
+    elif phase == "polling":
         wait_for(lambda: sandbox.service.calls["getTaskResult"] > 0)
-        assert interrupt(process) < 5
-        sandbox.service.latency = 0.2
-        process, second = start_crawl(tmp_path, sandbox, 2, 30, **settings)
-        process.wait(timeout=60)
-    assert_each_page_once(tmp_path, [first, second], 30)
+    else:
+        wait_for(lambda: sandbox.report()["pages"] > 0)
+
+
+def prolong(phase: str, sandbox: Sandbox) -> None:
+    """Have *phase* last, from now on."""
+    sandbox.service.calls.clear()
+    sandbox.service.latency = 0.3 if phase == "replaying" else 20
+    if phase == "creating":
+        sandbox.service.faults.append(Fault("createTask", "slow", delay=20))
+
+
+@pytest.fixture
+def slow_site():
+    """Any second solve is quick."""
+    with Sandbox([Site("shop.example", Protection(), latency=0.1)]) as sandbox:
+        yield sandbox
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("reactor", REACTORS)
+def test_after_ctrl_c_the_resumed_crawl_gets_each_page_once(
+    tmp_path, slow_site, reactor, phase, run
+):
+    settings = {"TWISTED_REACTOR": REACTORS[reactor]}
+    prolong(phase, slow_site)
+    process, first = start_crawl(tmp_path, slow_site, 1, 40, **settings)
+    reach(phase, slow_site)
+    assert interrupt(process) < 5
+    slow_site.service.latency = 0.2
+    process, second = start_crawl(tmp_path, slow_site, 2, 40, **settings)
+    process.wait(timeout=60)
+    assert_each_page_once(tmp_path, [first, second], 40)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_after_kill_9_the_resumed_crawl_misses_at_most_what_was_in_flight(
+    tmp_path, slow_site, phase, run
+):
+    """Scrapy's queue on disk is complete after a clean stop only; so the second run is killed."""
+    prolong("polling", slow_site)
+    process, first = start_crawl(tmp_path, slow_site, 1, 60)
+    reach("polling", slow_site)
+    interrupt(process)
+    prolong(phase, slow_site)
+    process, _ = start_crawl(tmp_path, slow_site, 2, 60)
+    reach(phase, slow_site)
+    process.kill()
+    process.wait(timeout=10)
+    seen = [visit.path for visit in slow_site.edge.visits if visit.verdict == "page"]
+    slow_site.service.latency = 0.2
+    process, last = start_crawl(tmp_path, slow_site, 3, 60)
+    assert process.wait(timeout=60) == 0
+    pages = json.loads(first.read_text())["pages"] + json.loads(last.read_text())["pages"]
+    got = {page["url"] for page in pages} | {f"http://shop.example{path}" for path in seen}
+    assert len(got) >= 60 - CONCURRENT_REQUESTS
+    assert {page["status"] for page in pages} == {200}
+    for run_number in (1, 3):
+        assert "Traceback" not in (tmp_path / f"log{run_number}.txt").read_text()
 
 
 def test_after_ctrl_c_while_those_who_waited_are_let_go_each_page_comes_once(tmp_path):

@@ -11,7 +11,8 @@ from scrapy.settings import Settings
 
 from scrapy_ezcaptcha import Addon, EzCaptchaMiddleware
 from scrapy_ezcaptcha.config import Config
-from scrapy_ezcaptcha.replay import Note, Replayer, replay_of
+from scrapy_ezcaptcha.note import Note
+from scrapy_ezcaptcha.replay import Replayer, replay_of
 
 PATH = "scrapy_ezcaptcha.EzCaptchaMiddleware"
 

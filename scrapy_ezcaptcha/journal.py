@@ -1,0 +1,86 @@
+"""With JOBDIR, those who wait are on disk too, should the machine die.
+
+A request that waits has left the scheduler's queue, and more of them may wait than Scrapy
+alone would have in flight. Each stands here from when it begins to wait until it reaches the
+downloader; what a killed crawl leaves behind, the next one sends.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from scrapy.utils.job import job_dir
+from scrapy.utils.request import request_from_dict
+
+from scrapy_ezcaptcha.note import Note, take_ticket
+
+if TYPE_CHECKING:
+    from scrapy import Request, Spider
+    from scrapy.crawler import Crawler
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "ezcaptcha-waiting.sqlite"
+
+
+class Journal:
+    """The waiting requests of *spider*, in a file of the folder *folder*."""
+
+    def __init__(self, folder: Path, spider: Spider) -> None:
+        self._spider = spider
+        self._path = folder / FILE_NAME
+        self._path.touch(mode=0o600)  # requests may carry cookies and passwords
+        self._file = sqlite3.connect(self._path, isolation_level=None)
+        # A killed process loses nothing of what it wrote; only a machine without power would.
+        self._file.execute("PRAGMA journal_mode = WAL")
+        self._file.execute("PRAGMA synchronous = OFF")
+        self._file.execute(
+            "CREATE TABLE IF NOT EXISTS waiting (ticket TEXT PRIMARY KEY, request BLOB)"
+        )
+
+    @classmethod
+    def of(cls, crawler: Crawler) -> Journal | None:
+        """Return the journal of *crawler*; None if that keeps nothing on disk."""
+        folder = job_dir(crawler.settings)
+        spider = crawler.spider
+        return cls(Path(folder), spider) if folder and spider is not None else None
+
+    def add(self, request: Request) -> None:
+        """Note that *request* waits; one that cannot be written is as safe as Scrapy has it."""
+        note = Note.on(request)
+        ticket = note.ticket or uuid4().hex  # a run may meet tickets of the one before
+        try:
+            record = pickle.dumps(request.to_dict(spider=self._spider), protocol=4)
+        except (ValueError, AttributeError, TypeError, pickle.PicklingError):
+            return
+        self._file.execute("INSERT OR REPLACE INTO waiting VALUES (?, ?)", (ticket, record))
+        replace(note, ticket=ticket).put_on(request)
+
+    def remove(self, request: Request) -> None:
+        """Note that *request* waits no more."""
+        ticket = take_ticket(request)
+        if ticket is not None:
+            self._file.execute("DELETE FROM waiting WHERE ticket = ?", (ticket,))
+
+    def left_behind(self) -> list[Request]:
+        """Return the requests that waited when a former crawl was killed."""
+        rows = self._file.execute("SELECT request FROM waiting ORDER BY rowid").fetchall()
+        if rows:
+            logger.info("%d requests waited for a solve when the last run died", len(rows))
+        return [request_from_dict(pickle.loads(row), spider=self._spider) for (row,) in rows]  # noqa: S301  (as Scrapy's own queue beside it)
+
+    def clear(self) -> None:
+        """Forget all of them: the scheduler has them."""
+        self._file.execute("DELETE FROM waiting")
+
+    def close(self) -> None:
+        """End cleanly: nobody waits any more."""
+        self._file.close()
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
