@@ -194,7 +194,7 @@ class EzCaptchaMiddleware:
         clearance = self._broker.find(zone, host, exit) if exit else None
         if clearance is not None:
             self._dresser.put_on(request, clearance)
-            if Note.on(request).serial != clearance.serial:
+            if self._replayer.note_on(request).serial != clearance.serial:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
 
     def request_left_downloader(self, request: Request) -> None:

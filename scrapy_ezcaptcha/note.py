@@ -24,7 +24,8 @@ class Note:
         attempts: solves in a row that were of no use to it.
         solves: all solves that it waited for.
         serial: the clearance that the last of these earned.
-        put_back: by which run it was put back into the queue, because that was ending.
+        run: which run of the crawl this is of; clearances and serials are of one run.
+        is_put_back: whether that run put it back into the queue, because it was ending.
         dont_filter: what the spider had set; a replay must pass the duplicate filter once.
         ticket: its number in the journal of those who wait.
     """
@@ -33,7 +34,8 @@ class Note:
     attempts: int = 0
     solves: int = 0
     serial: int | None = None
-    put_back: str | None = None
+    run: str | None = None
+    is_put_back: bool = False
     dont_filter: bool = False
     ticket: str | None = None
 

@@ -61,7 +61,7 @@ class Replayer:
         self._broker = broker
         self._exits = exits
         self._config = config
-        self._run = uuid4().hex
+        self.run = uuid4().hex
 
     def put_back(self, request: Request) -> Request | None:
         """Return *request* as it goes back into the queue of an ending crawl.
@@ -69,10 +69,17 @@ class Replayer:
         None if it came back from there: nobody keeps it for later, as with those that
         a component downloads for itself.
         """
-        note = Note.on(request)
-        if note.put_back == self._run:
+        note = self.note_on(request)
+        if note.is_put_back:
             return None
-        return replay_of(request, replace(note, serial=None, put_back=self._run))
+        return replay_of(request, replace(note, serial=None, is_put_back=True))
+
+    def note_on(self, request: Request) -> Note:
+        """Return this run's note on *request*; what was tried in another does not count here."""
+        note = Note.on(request)
+        if note.run == self.run:
+            return note
+        return Note(note.zone, run=self.run, dont_filter=note.dont_filter, ticket=note.ticket)
 
     async def answer(
         self, request: Request, options: Options, carried: Clearance | None
@@ -104,7 +111,7 @@ class Replayer:
         url = options.website_url or request.url.partition("#")[0]
         want = Want(request, zone, host, exit, CloudFlare5STask(url, exit.url, options.rq_data))
         limit = options.max_attempts or self._config.max_attempts
-        note = Note.on(request)
+        note = self.note_on(request)
         if self._is_no_fault(host, carried):
             note = replace(note, attempts=0)
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import time
 import uuid
 from collections import Counter
@@ -64,6 +65,7 @@ class Fault:
         after: how many calls go well before.
         body: for ``raw``.
         delay: for ``slow``.
+        chance: that a call meets it, from 0 to 1.
     """
 
     call: str
@@ -75,16 +77,18 @@ class Fault:
     after: int = 0
     body: bytes = b""
     delay: float = 0.0
+    chance: float = 1.0
+    struck: int = 0
 
     def strikes(self) -> bool:
         """Count a call; True if it meets this fault."""
         if self.after > 0:
             self.after -= 1
             return False
-        if self.times is None:
-            return True
-        self.times -= 1
-        return self.times >= 0
+        if self.times == self.struck or random.random() >= self.chance:  # noqa: S311
+            return False
+        self.struck += 1
+        return True
 
 
 @dataclass

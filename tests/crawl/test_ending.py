@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import RUNNER, clean_environment, via
 
+from scrapy_ezcaptcha.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
 CONCURRENT_REQUESTS = 16  # Scrapy's default
@@ -80,6 +83,15 @@ def wait_for(condition, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def waiting_on_disk(folder: Path) -> int:
+    """How many requests are noted to wait; all of a crawl are once it has sent them."""
+    try:
+        with closing(sqlite3.connect(folder / "job" / FILE_NAME)) as file:
+            return file.execute("SELECT count(*) FROM waiting").fetchone()[0]
+    except sqlite3.OperationalError:  # not there yet
+        return 0
+
+
 def reach(phase: str, sandbox: Sandbox) -> None:
     """Wait until the first solve has come so far."""
     if phase == "creating":
@@ -130,7 +142,7 @@ def test_after_kill_9_the_resumed_crawl_misses_at_most_what_was_in_flight(
     """Scrapy's queue on disk is complete after a clean stop only; so the second run is killed."""
     prolong("polling", slow_site)
     process, first = start_crawl(tmp_path, slow_site, 1, 60)
-    reach("polling", slow_site)
+    wait_for(lambda: waiting_on_disk(tmp_path) == 60)
     interrupt(process)
     prolong(phase, slow_site)
     process, _ = start_crawl(tmp_path, slow_site, 2, 60)

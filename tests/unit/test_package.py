@@ -57,8 +57,17 @@ def test_a_note_of_another_zone_does_not_count():
 
 def test_what_comes_back_to_an_ending_crawl_is_not_put_back_again():
     ending, resumed = (Replayer(None, None, Config()) for _ in range(2))
-    put_back = ending.put_back(request({"_ezcaptcha": Note("shop.example", 1, 2, 3).__dict__}))
-    assert Note.on(put_back).attempts == 1
-    assert Note.on(put_back).serial is None
+    put_back = ending.put_back(request())
     assert ending.put_back(put_back) is None
     assert resumed.put_back(put_back) is not None
+
+
+def test_what_was_tried_in_another_run_does_not_count():
+    """Its clearances are gone with it."""
+    ending, resumed = (Replayer(None, None, Config()) for _ in range(2))
+    tried = replay_of(request(), Note("shop.example", 2, 2, 7, ending.run))
+    assert ending.note_on(tried).attempts == 2
+    assert ending.note_on(ending.put_back(tried)) == Note(
+        "shop.example", 2, 2, None, ending.run, is_put_back=True
+    )
+    assert resumed.note_on(tried) == Note("shop.example", run=resumed.run)
