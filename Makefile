@@ -1,12 +1,14 @@
 # Needs Python 3.10+ and make; everything else is installed into .venv.
 PYTHON ?= python3
 SECONDS ?= 600
+MINUTES ?= 30
+RUNS ?= 20
 RUN := .venv/bin/python
 
 # tox finds the Pythons of pyenv only if they are named.
 PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
 
-.PHONY: demo test unit tox docs fuzz bench lint wheel clean
+.PHONY: demo test unit tox docs fuzz soak ends faults audit bench lint wheel clean
 
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
@@ -30,6 +32,18 @@ fuzz: .venv/fuzz  ## both fuzz targets, for SECONDS each
 	$(RUN) fuzz/answer.py -max_total_time=$(SECONDS) -max_len=1024 -print_final_stats=1
 	$(RUN) fuzz/challenge.py -max_total_time=$(SECONDS) -max_len=1024 -print_final_stats=1
 
+soak: .venv/test  ## a crawl of MINUTES with random faults
+	$(RUN) tests/soak.py --minutes $(MINUTES)
+
+ends: .venv/test  ## Ctrl-C and kill -9 in every phase of a solve, RUNS times each
+	RUNS=$(RUNS) $(RUN) -m pytest -n 4 tests/crawl/test_ending.py $(ARGS)
+
+faults: .venv/test  ## write docs/faults.md anew
+	$(RUN) tests/fault_table.py
+
+audit: .venv/audit  ## known vulnerabilities of the locked dependencies
+	$(RUN) -m pip_audit --no-deps --disable-pip -r requirements/newest.txt
+
 bench: .venv/bench  ## all benchmarks, some ten minutes; ARGS=--quick for a first look
 	$(RUN) benchmarks/run.py $(ARGS)
 
@@ -38,13 +52,13 @@ lint: .venv/test .venv/lint  ## style and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-wheel: .venv/lint  ## build wheel and sdist, install each into an empty environment
+wheel: .venv/lint  ## build wheel (twice, to the same bytes) and sdist, install each
 	$(RUN) tests/check_wheel.py
 
 clean:
 	rm -rf .venv .tox build dist docs/_build htmlcov *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis example_project/items
 
-.venv/demo .venv/test .venv/tox .venv/docs .venv/fuzz .venv/bench .venv/lint: setup.cfg pyproject.toml
+.venv/demo .venv/test .venv/tox .venv/docs .venv/fuzz .venv/audit .venv/bench .venv/lint: setup.cfg pyproject.toml
 	@test -x $(RUN) || $(PYTHON) -m venv .venv
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$(if $(filter demo,$(@F)),sandbox,$(@F))]'

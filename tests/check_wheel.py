@@ -1,9 +1,14 @@
-"""Builds wheel and sdist and installs each into an empty environment of its own."""
+"""Builds wheel and sdist and installs each into an empty environment of its own.
+
+The wheel is built twice, the second time from the sdist and elsewhere: to the same bytes.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import venv
 from pathlib import Path
@@ -24,14 +29,30 @@ print(scrapy_ezcaptcha.__version__)
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="wheel check ") as name:
         folder = Path(name)
-        run(sys.executable, "-m", "build", "--outdir", folder / "dist", ROOT)
+        os.environ["SOURCE_DATE_EPOCH"] = time_of_release()
+        build = (sys.executable, "-m", "build")
+        run(*build, "--outdir", folder / "dist", ROOT)
         files = sorted((folder / "dist").iterdir())
+        wheel, sdist = sorted(files, key=lambda file: file.suffix != ".whl")
+        with tarfile.open(sdist) as archive:
+            archive.extractall(folder / "again", filter="data")
+        (source,) = (folder / "again").iterdir()
+        run(*build, "--wheel", "--outdir", folder / "again", source)
+        if wheel.read_bytes() != (folder / "again" / wheel.name).read_bytes():
+            sys.exit("two builds of the wheel differ")
         run(sys.executable, "-m", "twine", "check", "--strict", *files)
         for number, file in enumerate(files):
             python = empty_environment(folder / str(number))
             run(python, "-m", "pip", "install", "--quiet", file)
             run(python, "-c", PROBE, cwd=folder)
     print("wheel and sdist are fine")
+
+
+def time_of_release() -> str:
+    """Seconds of the last commit; some fixed time where there is no repository."""
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "1700000000"
 
 
 def empty_environment(folder: Path) -> Path:

@@ -23,7 +23,7 @@ def test_fault(crawl, case):
     assert result.errors == []
     assert sandbox.service.calls["elsewhere"] == 0
     left_behind = result.log + json.dumps([result.stats, result.pages, result.signals])
-    for secret in (KEY, PASSWORD, *sandbox.edge._clearances):
+    for secret in (KEY, PASSWORD, f"exit1:{PASSWORD}", *sandbox.edge._clearances):
         assert not any(form in left_behind for form in forms(secret))
     assert "Unhandled" not in result.log
     assert "Traceback" not in result.log
