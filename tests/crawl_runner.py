@@ -9,6 +9,7 @@ with this CSS class), ``crawlers`` (settings of further crawlers in the same pro
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -18,10 +19,10 @@ from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
 from scrapy.exceptions import ScrapyDeprecationWarning
 
 
-def main() -> None:
+def run_plan(path: str) -> None:
     warnings.simplefilter("error", ScrapyDeprecationWarning)
     warnings.filterwarnings("error", category=DeprecationWarning, module="scrapy_ezcaptcha")
-    plan = json.loads(Path(sys.argv[1]).read_text())
+    plan = json.loads(Path(path).read_text())
     plan |= {"pages": [], "errors": [], "signals": []}
     plan.setdefault("follow_meta", plan["requests"][0].get("meta", {}))
     settings = {
@@ -55,5 +56,16 @@ def main() -> None:
     Path(plan["out"]).write_text(json.dumps(result))
 
 
+def run_forked(path: str, environment: dict[str, str], output: str) -> None:
+    """Run a plan in a process that was forked with all modules loaded; see ``support.Crawl``."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(Path(path).parent)
+    with Path(output).open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    run_plan(path)
+
+
 if __name__ == "__main__":
-    main()
+    run_plan(sys.argv[1])

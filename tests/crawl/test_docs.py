@@ -59,7 +59,17 @@ def test_code_blocks(page, sandbox, environment, project):
         def evaluate(self, example):
             run_commands(example.parsed, environment, project)
 
-    document = Sybil([python, ConsoleParser()]).parse(page)
+    class TestParser(PythonCodeBlockParser):
+        """Tests are run by pytest, not merely defined."""
+
+        def evaluate(self, example):
+            if "def test_" in example.parsed:
+                (project / "test_block.py").write_text(example.parsed)
+                run_commands("$ pytest test_block.py\n", environment, project)
+            else:
+                python.evaluate(example)
+
+    document = Sybil([TestParser(), ConsoleParser()]).parse(page)
     document.namespace.update(scrapy=scrapy, url="http://shop.example/")
     for example in document.examples():
         example.evaluate()

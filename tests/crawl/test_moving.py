@@ -37,7 +37,7 @@ def visits(sandbox, host):
 def test_an_open_site_goes_on_during_the_solve(crawl, settings, waiting):
     """With a plain wait inside the count, 16 pages of it would come before the solve ends."""
     sites = [Site("shop.example", Protection()), Site("open.example", latency=0.1)]
-    with Sandbox(sites, latency=1.5) as sandbox:
+    with Sandbox(sites, latency=2.5) as sandbox:
         result = crawl(sandbox, list(interleaved(sandbox, 150)), settings=settings)
     assert [page["status"] for page in result.pages] == [200] * 300
     assert len(sandbox.service.tasks) == 1
