@@ -37,9 +37,9 @@ def visits(sandbox, host):
 def test_an_open_site_goes_on_during_the_solve(crawl, settings, waiting):
     """With a plain wait inside the count, 16 pages of it would come before the solve ends."""
     sites = [Site("shop.example", Protection()), Site("open.example", latency=0.1)]
-    with Sandbox(sites, latency=2.5) as sandbox:
-        result = crawl(sandbox, list(interleaved(sandbox, 150)), settings=settings)
-    assert [page["status"] for page in result.pages] == [200] * 300
+    with Sandbox(sites, latency=2) as sandbox:
+        result = crawl(sandbox, list(interleaved(sandbox, 200)), settings=settings)
+    assert [page["status"] for page in result.pages] == [200] * 400
     assert len(sandbox.service.tasks) == 1
     solved = min(v.at for v in sandbox.edge.visits if v.verdict == "page" and "shop" in v.host)
     at_once = settings.get("CONCURRENT_REQUESTS", 8)
@@ -81,7 +81,7 @@ def test_a_download_delay_is_kept_after_the_solve(crawl):
     assert len(result.pages) == 12
     times = visits(sandbox, "shop.example")
     gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert min(gaps[1:]) > 0.19  # the first connection is slower to come
+    assert min(gaps[1:]) > 0.15  # as seen from the site; the first connection is slower to come
 
 
 def test_higher_priorities_are_let_go_first(crawl):
