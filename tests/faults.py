@@ -20,7 +20,9 @@ PASSWORD = "p@ss/w0rd:secret"
 
 PAGES = 3  # of each site
 FOR_EVER = None
-PROTECTED = Site("shop.example", Protection())
+# So slow that all pages are asked for before the first challenge comes: they share each solve.
+SLOW = 0.4
+PROTECTED = Site("shop.example", Protection(), latency=SLOW)
 
 SETTINGS = {
     "EZCAPTCHA_POLL_INTERVAL": 0.1,
@@ -152,9 +154,9 @@ CASES = [
          poll("raw", FOR_EVER, body=ready(header=AGENT, cookies={"cf_clearance": "forged"}))),
     # sites and proxies
     Case("the proxy drops replays, twice", lambda: [Fault("proxy", "close", times=4, after=6)]),
-    Case("the site never accepts", site=Site("shop.example", Protection(accepts=False))),
+    Case("the site never accepts", site=Site("shop.example", Protection(accepts=False), latency=SLOW)),
     Case("the site ends each clearance after two pages",
-         site=Site("shop.example", Protection(max_uses=2))),
+         site=Site("shop.example", Protection(max_uses=2), latency=SLOW)),
     Case("the clock jumps an hour ahead", plan={"clock_jump": 3600}),
     Case("the clock jumps an hour back", plan={"clock_jump": -3600}),
 ]
