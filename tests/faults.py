@@ -154,7 +154,8 @@ CASES = [
          poll("raw", FOR_EVER, body=ready(header=AGENT, cookies={"cf_clearance": "forged"}))),
     # sites and proxies
     Case("the proxy drops replays, twice", lambda: [Fault("proxy", "close", times=4, after=6)]),
-    Case("the site never accepts", site=Site("shop.example", Protection(accepts=False), latency=SLOW)),
+    Case("the site never accepts",
+         site=Site("shop.example", Protection(accepts=False), latency=SLOW)),
     Case("the site ends each clearance after two pages",
          site=Site("shop.example", Protection(max_uses=2), latency=SLOW)),
     Case("the clock jumps an hour ahead", plan={"clock_jump": 3600}),
