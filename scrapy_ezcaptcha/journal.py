@@ -23,6 +23,7 @@ from scrapy_ezcaptcha.note import Note, take_ticket
 if TYPE_CHECKING:
     from scrapy import Request, Spider
     from scrapy.crawler import Crawler
+    from scrapy.settings import BaseSettings
 
 logger = logging.getLogger(__name__)
 
@@ -84,3 +85,18 @@ class Journal:
         self._file.close()
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def remove_empty_files(settings: BaseSettings) -> None:
+    """Remove what a killed crawl had begun to write in Scrapy's own queue in JOBDIR.
+
+    That queue writes its files in place, and a job that has an empty one cannot be opened any
+    more. Replays make such moments more frequent. Call it before the scheduler opens.
+    """
+    folder = job_dir(settings)
+    if folder is None:
+        return
+    for path in Path(folder, "requests.queue").rglob("*"):
+        if path.is_file() and not path.stat().st_size:
+            logger.info("A killed crawl left %s empty: removed", path)
+            path.unlink()

@@ -25,7 +25,7 @@ from scrapy_ezcaptcha.errors import (
 )
 from scrapy_ezcaptcha.exit import ExitFinder
 from scrapy_ezcaptcha.holdings import Holdings
-from scrapy_ezcaptcha.journal import Journal
+from scrapy_ezcaptcha.journal import Journal, remove_empty_files
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.note import Note, place_of, restore_filtering, take_off
 from scrapy_ezcaptcha.options import META_KEY, is_allowed_domain, options_of
@@ -111,6 +111,7 @@ class EzCaptchaMiddleware:
             raise NotConfigured(f"no EzCaptcha key; set {KEY_SOURCES}")
         for warning in (*config.warnings, *order_problems(crawler.settings, cls)):
             logger.warning(warning)
+        remove_empty_files(crawler.settings)
         middleware = cls(crawler, config)
         connect = crawler.signals.connect
         connect(middleware.spider_opened, signals.spider_opened)

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
+import pytest
 import scrapy
 from scrapy import Request
+from scrapy.core.scheduler import Scheduler
 from scrapy.utils.test import get_crawler
 
-from scrapy_ezcaptcha.journal import FILE_NAME, Journal
+from scrapy_ezcaptcha.journal import FILE_NAME, Journal, remove_empty_files
 from scrapy_ezcaptcha.note import Note
 from scrapy_ezcaptcha.replay import replay_of
 
@@ -77,3 +82,28 @@ def test_a_clean_end_leaves_nothing(tmp_path):
 def test_without_jobdir_there_is_none(tmp_path):
     crawler = get_crawler()
     assert Journal.of(crawler) is None
+
+
+def test_a_job_with_files_that_a_kill_left_empty_opens_again(tmp_path):
+    settings = {
+        "JOBDIR": str(tmp_path),
+        "SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue",
+    }
+    crawler = get_crawler(settings_dict=settings)
+    queue = tmp_path / "requests.queue"
+    (queue / "0s").mkdir(parents=True)
+    (queue / "active.json").write_text("[0, -1]")
+    (queue / "-1").write_bytes(b"\0\0\0\0")
+    for name in ("0", "0s/info.json"):  # a queue of links, one of start requests
+        (queue / name).touch()
+        with pytest.raises((struct.error, ValueError)):
+            Scheduler.from_crawler(crawler).open(SPIDER)
+        remove_empty_files(crawler.settings)
+    scheduler = Scheduler.from_crawler(crawler)
+    scheduler.open(SPIDER)
+    assert not scheduler.has_pending_requests()
+
+
+def test_without_a_job_nothing_is_looked_for():
+    remove_empty_files(get_crawler().settings)
+    assert not Path("requests.queue").exists()
