@@ -46,6 +46,7 @@ audit: .venv/audit  ## known vulnerabilities of the locked dependencies
 
 bench: .venv/bench  ## all benchmarks, some ten minutes; ARGS=--quick for a first look
 	$(RUN) benchmarks/run.py $(ARGS)
+	$(RUN) benchmarks/stores.py $(ARGS)
 
 lint: .venv/test .venv/lint  ## style and types
 	$(RUN) -m ruff check .

@@ -7,8 +7,8 @@ so does its failure.
 
 from __future__ import annotations
 
-import itertools
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
 from scrapy_ezcaptcha.clearance import Clearance, lacks_for_clearance, lacks_for_page
-from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError
+from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, FailedElsewhere
 from scrapy_ezcaptcha.holdings import Rejection
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.holdings import Holdings
     from scrapy_ezcaptcha.solver import Solver
+    from scrapy_ezcaptcha.stores.base import Place
+    from scrapy_ezcaptcha.stores.shared import Leading, SharedStore
     from scrapy_ezcaptcha.waiting import WaitingRoom
     from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
 
@@ -48,6 +50,11 @@ class Want:
     host: str
     exit: Exit
     task: CloudFlare5STask
+
+    @property
+    def place(self) -> Place:
+        """The zone and the exit for which the clearance is to hold."""
+        return self.zone, self.exit
 
 
 @dataclass(eq=False)
@@ -81,6 +88,7 @@ class Broker:
     Args:
         solver: has one challenge solved, within limits.
         holdings: the clearances at hand.
+        store: where these are, and who else solves.
         room: where requests wait.
         stats: where ``ezcaptcha/...`` is counted.
         reactor: the clock.
@@ -92,6 +100,7 @@ class Broker:
         self,
         solver: Solver,
         holdings: Holdings,
+        store: SharedStore,
         room: WaitingRoom,
         *,
         stats: StatsCollector,
@@ -100,6 +109,8 @@ class Broker:
     ) -> None:
         self._solver = solver
         self._holdings = holdings
+        self._store = store
+        store.on_unused = self._rejected_elsewhere
         self._room = room
         self._stats = stats
         self._is_closing = is_closing
@@ -107,7 +118,6 @@ class Broker:
         self._zones: Counter[str] = Counter()  # of the shared flights
         self._flights: set[_Flight] = set()
         self._waiting = 0
-        self._serials = itertools.count(1)
         self._closed = False
         self._watch = LoopingCall(self._look_for_closing)
         self._watch.clock = reactor
@@ -173,6 +183,10 @@ class Broker:
         if verdict is Rejection.UNUSED:
             self._solver.failed(clearance.zone, "its clearance was rejected at once")
 
+    def _rejected_elsewhere(self, zone: str) -> None:
+        """Count a clearance that another process got, and that was rejected at once."""
+        self._solver.failed(zone, "its clearance was rejected at once, in another process")
+
     async def clearance_for(self, want: Want) -> Clearance:
         """Return a new clearance for *want*; a solve under way is joined.
 
@@ -181,9 +195,8 @@ class Broker:
             CrawlEnding: the crawl began to close.
             EzCaptchaError: the solve failed.
         """
-        flight = self._shared.get((want.zone, want.exit))
+        flight = self._shared.get(want.place)
         if flight is None:
-            self._solver.check(want.zone, self._holdings.suspects(want.zone, want.exit))
             flight = self._launch(want, self._earn(want), is_shared=True)
         clearance: Clearance = await self._result(flight, want.request)
         return clearance
@@ -223,7 +236,7 @@ class Broker:
         flight = _Flight()
         self._flights.add(flight)
         if is_shared:
-            self._shared[want.zone, want.exit] = flight
+            self._shared[want.place] = flight
             self._zones[want.zone] += 1
         flight.running = deferred_from_coro(self._fly(flight, want, work))
         flight.running.addErrback(lambda _: None)  # cancelled, and everybody was told
@@ -241,34 +254,69 @@ class Broker:
         except Exception:
             logger.exception("A solve broke down")
             outcome = EzCaptchaError("internal error, see the log")
-        if self._shared.get((want.zone, want.exit)) is flight:
-            del self._shared[want.zone, want.exit]
+        if self._shared.get(want.place) is flight:
+            del self._shared[want.place]
             self._zones -= Counter((want.zone,))
         self._flights.discard(flight)
         flight.land(outcome)
 
     async def _earn(self, want: Want) -> Clearance:
-        """Have *want* solved and keep what that earned."""
-        solution = await self._solver.solve(
-            want.zone, want.task, want.exit, lacks=lacks_for_clearance
-        )
-        return self._keep(solution, want)
+        """Return a clearance for *want* that this process or another one has earned."""
+        while True:
+            leading = await self._store.lead(want.place)
+            if leading is None:
+                await self._follow(want)
+            held = self._holdings.find(want.zone, want.host, want.exit)
+            if leading is not None:
+                return await self._lead(want, leading, held)
+            if held is not None:
+                return held
+
+    async def _follow(self, want: Want) -> None:
+        """Wait for the solve that another process leads; its failure counts here too."""
+        try:
+            await self._store.follow(want.place)
+        except FailedElsewhere as error:
+            self._solver.failed(want.zone, str(error))
+            raise
+
+    async def _lead(self, want: Want, leading: Leading, held: Clearance | None) -> Clearance:
+        """Have *want* solved and keep what that earned, unless others *held* it ready."""
+        error: EzCaptchaError | None = None
+        keep_task = True  # if the crawl ends, the next one goes on with it
+        try:
+            if held is None:
+                self._solver.check(want.zone, self._holdings.suspects(want.zone, want.exit))
+                solved = await self._solver.solve(
+                    want.zone, want.task, want.exit, lacks=lacks_for_clearance, leading=leading
+                )
+                held = self._keep(*solved, want)
+            keep_task = False
+        except EzCaptchaError as failure:
+            error, keep_task = failure, False
+            raise
+        finally:
+            leading.end(error, keep_task=keep_task)
+        return held
 
     async def _earn_page(self, want: Want) -> Solution:
         """Have *want* solved for its page; keep the clearance too, if none is held."""
-        solution = await self._solver.solve(want.zone, want.task, want.exit, lacks=lacks_for_page)
+        solution, task_id = await self._solver.solve(
+            want.zone, want.task, want.exit, lacks=lacks_for_page
+        )
         held = self._holdings.find(want.zone, want.host, want.exit)
         if held is None and lacks_for_clearance(solution) is None:
-            self._keep(solution, want)
+            self._keep(solution, task_id, want)
         return solution
 
-    def _keep(self, solution: Solution, want: Want) -> Clearance:
+    def _keep(self, solution: Solution, task_id: str, want: Want) -> Clearance:
         clearance = Clearance.from_solution(
             solution,
             zone=want.zone,
             origin=want.host,
             exit=want.exit,
-            serial=next(self._serials),
+            id=task_id,
+            created=time.time(),
         )
         self._holdings.add(clearance)
         return clearance

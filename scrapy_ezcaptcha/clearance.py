@@ -81,18 +81,24 @@ def is_replayed(name: str) -> bool:
 class Clearance:
     """The right to pass the challenges of one zone by one exit.
 
-    ``origin`` is the host whose challenge was solved. ``serial`` tells clearances apart; a
-    renewed cookie does not change it. ``headers`` has lower-case names and holds the
-    User-Agent.
+    ``origin`` is the host whose challenge was solved. ``id`` is that of the task that earned
+    it; a renewed cookie does not change it. ``headers`` has lower-case names and holds the
+    User-Agent. ``created`` is in seconds since 1970.
     """
 
     zone: str
     origin: str
     exit: Exit
-    serial: int
+    id: str
     headers: Mapping[str, str] = field(repr=False)
     cookies: Mapping[str, str] = field(repr=False)
     tls_version: str | None = None
+    created: float = 0.0
+
+    @property
+    def place(self) -> tuple[str, Exit]:
+        """The zone and the exit for which it holds."""
+        return self.zone, self.exit
 
     @classmethod
     def from_solution(
@@ -102,12 +108,13 @@ class Clearance:
         zone: str,
         origin: str,
         exit: Exit,
-        serial: int,
+        id: str,  # noqa: A002  (as the field is called)
+        created: float,
     ) -> Clearance:
         """Keep of a solution what may go out on a request."""
         headers = {name: value for name, value in solution.headers.items() if is_replayed(name)}
         cookies = dict(solution.cookies)
-        return cls(zone, origin, exit, serial, headers, cookies, solution.tls_version)
+        return cls(zone, origin, exit, id, headers, cookies, solution.tls_version, created)
 
     def renewed(self, request: Request, response: Response) -> Clearance:
         """Return this clearance with the cookies that *response* renewed, if any."""

@@ -150,25 +150,15 @@ class EzCaptchaClient:
         task_id = await self._create_until_known(task)
         if on_created is not None:
             on_created(task_id)
-        return await self._poll_until_known(task_id)
+        return await self.wait_for_solution(task_id)
 
-    async def close(self) -> None:
-        """Close the idle connections to the service."""
-        await self._transport.close()
+    async def wait_for_solution(self, task_id: str) -> Solution:
+        """Poll a task that was created before until it is ready, has failed, or is out of time.
 
-    async def _create_until_known(self, task: CloudFlare5STask) -> str:
-        pause = self._poll_interval
-        for _ in range(CREATE_TRIES - 1):
-            try:
-                return await self.create_task(task)
-            except (ApiError, TransportError) as error:
-                if not _created_nothing_in_passing(error):
-                    raise
-            await self._sleep(pause)
-            pause *= 2
-        return await self.create_task(task)
-
-    async def _poll_until_known(self, task_id: str) -> Solution:
+        Raises:
+            ApiError: the task failed, or the service does not know it any more.
+            SolveTimeout: no result within ``solve_timeout`` from now.
+        """
         deadline = self._reactor.seconds() + self._solve_timeout
         pause, unknown_errors = self._poll_interval, 0
         while True:
@@ -193,6 +183,22 @@ class EzCaptchaClient:
             if solution is not None:
                 return solution
             pause, unknown_errors = self._poll_interval, 0
+
+    async def close(self) -> None:
+        """Close the idle connections to the service."""
+        await self._transport.close()
+
+    async def _create_until_known(self, task: CloudFlare5STask) -> str:
+        pause = self._poll_interval
+        for _ in range(CREATE_TRIES - 1):
+            try:
+                return await self.create_task(task)
+            except (ApiError, TransportError) as error:
+                if not _created_nothing_in_passing(error):
+                    raise
+            await self._sleep(pause)
+            pause *= 2
+        return await self.create_task(task)
 
     async def _sleep(self, seconds: float) -> None:
         await maybe_deferred_to_future(deferLater(self._reactor, seconds))

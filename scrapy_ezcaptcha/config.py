@@ -6,6 +6,8 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +26,9 @@ KEY = "EZCAPTCHA_CLIENT_KEY"
 KEY_FILE = "EZCAPTCHA_CLIENT_KEY_FILE"
 #: As the vendor's SDK names it; in the environment only.
 SDK_KEY = "EZCAPTCHA_API_KEY"
+
+#: The store of a crawl with JOBDIR, in that folder.
+STORE_FILE = "ezcaptcha-clearances.sqlite"
 
 #: Where a key is looked for, in words.
 KEY_SOURCES = (
@@ -49,6 +54,10 @@ class Config:
     max_tasks: int = 0
     max_concurrent_tasks: int = 16
     max_waiting: int = 1000
+    store_file: Path | None = None
+    store_is_own: bool = False  # of this crawl alone, in its JOBDIR
+    store_url: str = field(default="", repr=False)
+    store_lease: float = 15.0
     breaker_failures: int = 3
     breaker_seconds: float = 300.0
     close_spider_on_limit: bool = False
@@ -60,6 +69,12 @@ class Config:
     def service_on_loopback(self) -> bool:
         """Whether the service is a sandbox here, so that private proxies make sense."""
         return is_loopback(urlsplit(self.api_url).hostname or "")
+
+    @property
+    def store_id(self) -> str | None:
+        """What tells the store from others; None if no other crawl can use it."""
+        where = str(self.store_file.resolve()) if self.store_file else self.store_url
+        return blake2b(where.encode(), digest_size=8).hexdigest() if where else None
 
     @classmethod
     def from_settings(
@@ -88,6 +103,7 @@ class Config:
                 "EZCAPTCHA_MAX_CONCURRENT_TASKS", cls.max_concurrent_tasks, least=1
             ),
             max_waiting=reader.integer("EZCAPTCHA_MAX_WAITING", cls.max_waiting),
+            store_lease=reader.seconds("EZCAPTCHA_STORE_LEASE", cls.store_lease),
             breaker_failures=reader.integer(
                 "EZCAPTCHA_BREAKER_FAILURES", cls.breaker_failures, least=1
             ),
@@ -98,10 +114,17 @@ class Config:
             log_balance=reader.boolean("EZCAPTCHA_LOG_BALANCE", cls.log_balance),
             impersonate=reader.boolean("EZCAPTCHA_IMPERSONATE", cls.impersonate),
         )
-        reader.only_none("EZCAPTCHA_STORE", "clearances are kept in memory")
+        store_file, store_url = reader.store("EZCAPTCHA_STORE")
+        job = settings.get("JOBDIR")
         if reader.problems:
             raise ConfigurationError(reader.problems)
-        return replace(config, warnings=tuple(reader.unknown_names()))
+        return replace(
+            config,
+            store_file=store_file,
+            store_is_own=bool(job and store_file == Path(job, STORE_FILE)),
+            store_url=store_url,
+            warnings=tuple(reader.unknown_names()),
+        )
 
 
 class _Reader:
@@ -205,9 +228,36 @@ class _Reader:
             self.problems.append(f"{name}: {error}")
             return None
 
-    def only_none(self, name: str, instead: str) -> None:
-        if self._get(name) is not None:
-            self.problems.append(f"{name} must be None in this version: {instead}")
+    def store(self, name: str) -> tuple[Path | None, str]:
+        """Return the file or the URL of a server where clearances are kept."""
+        value = self._get(name)
+        job = self._settings.get("JOBDIR")
+        if value in (None, "", "sqlite://"):
+            if value and not job:
+                self.problems.append(f"{name} names no file, and there is no JOBDIR to put one in")
+            return Path(job, STORE_FILE) if job else None, ""
+        if value == "memory":
+            return None, ""
+        text = str(value) if isinstance(value, str | os.PathLike) else ""
+        scheme, separator, rest = text.partition("://")
+        if separator and scheme in {"redis", "rediss"}:
+            if problem := _redis_problem(text):
+                self.problems.append(f"{name}: {problem}")
+            return None, text
+        path = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else text
+        if not path or "://" in path:
+            self.problems.append(
+                f'{name} must be a path, "sqlite:///path", "redis://host:port/number",'
+                ' "rediss://...", or "memory"'
+            )
+            return None, ""
+        file = Path(path).expanduser()
+        if not file.parent.is_dir() or file.is_dir():
+            self.problems.append(
+                f"{name} is the file {str(file)!r}, but"
+                + (" that is a folder" if file.is_dir() else f" there is no folder {file.parent}")
+            )
+        return file, ""
 
     def _get(self, name: str, default: Any = None) -> Any:
         self._asked.add(name)
@@ -238,3 +288,20 @@ class _Reader:
 
     def _refuse(self, name: str, allowed: str) -> None:
         self.problems.append(f"{name} is {self._get(name)!r}, must be {allowed}")
+
+
+def _redis_problem(url: str) -> str | None:
+    """Say why no server can be asked at *url*; the text does not repeat it."""
+    if find_spec("redis") is None:
+        return "a Redis server needs redis-py: pip install 'scrapy-ezcaptcha[redis]'"
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    number = parts.path.removeprefix("/") if sound else "?"
+    if not sound or (number and not number.isdecimal()):
+        return (
+            "must be redis://user:password@host:port/number, of which only the host must be there"
+        )
+    return None

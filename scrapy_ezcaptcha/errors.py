@@ -133,6 +133,20 @@ class GivenUp(EzCaptchaError):
         return True
 
 
+class FailedElsewhere(EzCaptchaError):
+    """Another process led the solve, and it failed there; ``code`` and text are its."""
+
+    def __init__(self, code: str, message: str, *, task_id: str | None, is_terminal: bool) -> None:
+        self.code = code
+        self.task_id = task_id
+        self._is_terminal = is_terminal
+        super().__init__(message)
+
+    def is_terminal(self) -> bool:
+        """Return what it was there."""
+        return self._is_terminal
+
+
 class CrawlEnding(EzCaptchaError):
     """The crawl is closing; who waits for a solve is to be put back into the queue."""
 

@@ -14,13 +14,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.stores.base import Held
 
 if TYPE_CHECKING:
     from scrapy_ezcaptcha.clearance import Clearance
     from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.stores import Held, MemoryStore
+    from scrapy_ezcaptcha.stores import MemoryStore, SharedStore
 
-_MAX_SERIALS = 10_000
+_MAX_SERVED = 10_000
 
 # So many clearances of its siblings a host tries; then it wants one of its own.
 _MAX_REFUSALS = 2
@@ -38,9 +39,9 @@ class Rejection(Enum):
 class Holdings:
     """The clearances of a crawl, found by host and exit."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore | SharedStore) -> None:
         self._store = store
-        self._served: Lru[int, bool] = Lru(_MAX_SERIALS)
+        self._served: Lru[str, bool] = Lru(_MAX_SERVED)
 
     def has_zone(self, zone: str) -> bool:
         """Whether any exit holds a clearance of *zone*."""
@@ -48,7 +49,7 @@ class Holdings:
 
     def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:
         """Return the clearance to be put on a request to *host* by *exit*, if there is one."""
-        all_held = self._store.get(zone, exit)
+        all_held = self._store.held((zone, exit))
         if len(all_held) == 1 and not all_held[0].refused:  # nearly always
             return all_held[0].clearance
         tries_others = sum(host in held.refused for held in all_held) < _MAX_REFUSALS
@@ -60,36 +61,42 @@ class Holdings:
         ]
         if not candidates:
             return None
-        return max(candidates, key=lambda held: held.rank_for(host)).clearance
+        newest_first = reversed(candidates)  # of equals, max takes the first
+        return max(newest_first, key=lambda held: held.rank_for(host)).clearance
 
     def suspects(self, zone: str, exit: Exit) -> int:
         """Return how many clearances some host refuses and none has accepted."""
         return sum(
-            held.refused != set() and not held.accepted for held in self._store.get(zone, exit)
+            held.refused != set() and not held.accepted for held in self._store.held((zone, exit))
         )
 
     def add(self, clearance: Clearance) -> None:
         """Keep a new clearance."""
-        self._store.add(clearance)
+        self._store.put(Held(clearance))
 
     def renew(self, clearance: Clearance) -> None:
         """Keep *clearance* with its renewed cookies, if it is still held."""
         held = self._held(clearance)
         if held is not None:
             held.clearance = clearance
+            self._store.put(held)
 
     def accept(self, host: str, clearance: Clearance) -> bool:
         """Note that *host* accepted *clearance*; True if it is the first host to do so."""
         is_first = not self.has_served(clearance)
-        self._served.put(clearance.serial, True)
+        self._served.put(clearance.id, True)
         held = self._held(clearance)
-        if held is not None:
+        if held is not None and host not in held.accepted:
             held.accepted.add(host)
+            self._store.put(held)
         return is_first
 
     def has_served(self, clearance: Clearance) -> bool:
         """Whether any host accepted *clearance*, held or not."""
-        return self._served.get(clearance.serial) is not None
+        if self._served.get(clearance.id) is not None:
+            return True
+        held = self._held(clearance)
+        return held is not None and bool(held.accepted)
 
     def reject(self, host: str, clearance: Clearance) -> Rejection:
         """Note that *host* challenged a request that carried *clearance*."""
@@ -97,15 +104,15 @@ class Holdings:
         if held is None or host in held.refused:
             return Rejection.STALE
         if host in held.accepted:
-            self._store.remove(held)
+            self._served.put(clearance.id, True)  # be it by another process
+            self._store.reject(clearance.place, clearance.id)
             return Rejection.EXPIRED
         if not held.accepted and host == clearance.origin:
-            self._store.remove(held)
+            self._store.reject(clearance.place, clearance.id, unused=True)
             return Rejection.UNUSED
         held.refused.add(host)
+        self._store.put(held)
         return Rejection.REFUSED
 
     def _held(self, clearance: Clearance) -> Held | None:
-        all_held = self._store.get(clearance.zone, clearance.exit)
-        same = (held for held in all_held if held.clearance.serial == clearance.serial)
-        return next(same, None)
+        return self._store.find(clearance.place, clearance.id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from scrapy.utils.job import job_dir
 from scrapy.utils.request import request_from_dict
 
 from scrapy_ezcaptcha.note import Note, take_ticket
+from scrapy_ezcaptcha.stores.sqlite import open_private
 
 if TYPE_CHECKING:
     from scrapy import Request, Spider
@@ -36,10 +36,8 @@ class Journal:
     def __init__(self, folder: Path, spider: Spider) -> None:
         self._spider = spider
         self._path = folder / FILE_NAME
-        self._path.touch(mode=0o600)  # requests may carry cookies and passwords
-        self._file = sqlite3.connect(self._path, isolation_level=None)
+        self._file = open_private(self._path)  # requests may carry cookies and passwords
         # A killed process loses nothing of what it wrote; only a machine without power would.
-        self._file.execute("PRAGMA journal_mode = WAL")
         self._file.execute("PRAGMA synchronous = OFF")
         self._file.execute(
             "CREATE TABLE IF NOT EXISTS waiting (ticket TEXT PRIMARY KEY, request BLOB)"

@@ -18,6 +18,7 @@ from scrapy_ezcaptcha.clearance import Dresser
 from scrapy_ezcaptcha.client import EzCaptchaClient
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.errors import (
+    ConfigurationError,
     CrawlEnding,
     ExitError,
     EzCaptchaError,
@@ -34,7 +35,7 @@ from scrapy_ezcaptcha.replay import SOLVED_FLAG, Replayer, fresh_copy_of, replay
 from scrapy_ezcaptcha.report import Report
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved
 from scrapy_ezcaptcha.solver import Solver
-from scrapy_ezcaptcha.stores import MemoryStore
+from scrapy_ezcaptcha.stores import SharedStore, StoreError, open_store
 from scrapy_ezcaptcha.waiting import WaitingRoom
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.clearance import Clearance
     from scrapy_ezcaptcha.options import Options
+    from scrapy_ezcaptcha.stores import Store
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class EzCaptchaMiddleware:
     ``response.meta["ezcaptcha_error"]``.
     """
 
-    def __init__(self, crawler: Crawler, config: Config) -> None:
+    def __init__(self, crawler: Crawler, config: Config, store: Store | None = None) -> None:
         from twisted.internet import reactor as installed  # noqa: PLC0415  (importing it installs it)
 
         reactor: Any = installed
@@ -79,17 +81,20 @@ class EzCaptchaMiddleware:
         self._exits = ExitFinder(crawler.settings)
         self._dresser = _dresser(crawler.settings, config)
         solver = Solver(self._client, config, self._stats, reactor.seconds, self._limit_reached)
-        holdings = Holdings(MemoryStore())
+        self._store = SharedStore(
+            store, reactor=reactor, stats=self._stats, lease=config.store_lease
+        )
         self._room = WaitingRoom(crawler, config.max_waiting)
         self._broker = Broker(
             solver,
-            holdings,
+            Holdings(self._store),
+            self._store,
             self._room,
             stats=self._stats,
             reactor=reactor,
             is_closing=self._is_closing,
         )
-        self._replayer = Replayer(self._broker, self._exits, config)
+        self._replayer = Replayer(self._broker, self._store, self._exits, config)
         self._report = Report(self._client, self._stats, ask_balance=config.log_balance)
         self._said: Lru[str, bool] = Lru(_MAX_SAID)
         self._is_busy = False
@@ -112,7 +117,11 @@ class EzCaptchaMiddleware:
         for warning in (*config.warnings, *order_problems(crawler.settings, cls)):
             logger.warning(warning)
         remove_empty_files(crawler.settings)
-        middleware = cls(crawler, config)
+        try:
+            store = open_store(config)
+        except StoreError as error:
+            raise ConfigurationError([f"EZCAPTCHA_STORE cannot be opened: {error}"]) from None
+        middleware = cls(crawler, config, store)
         connect = crawler.signals.connect
         connect(middleware.spider_opened, signals.spider_opened)
         connect(middleware.spider_closed, signals.spider_closed)
@@ -134,7 +143,7 @@ class EzCaptchaMiddleware:
         if options is None:
             return None
         host, zone = place_of(request)
-        if not self._broker.knows_zone(zone):
+        if not (self._store.is_shared or self._broker.knows_zone(zone)):
             return None
         try:
             own = None if options.proxy else self._exits.before_sending(request)
@@ -143,6 +152,7 @@ class EzCaptchaMiddleware:
         exit = options.proxy or own or self._config.proxy
         if exit is None:
             return None
+        await self._store.freshen((zone, exit))
         try:
             await self._broker.wait_for_solve(request, zone, host, exit)
         except CrawlEnding:
@@ -195,7 +205,7 @@ class EzCaptchaMiddleware:
         clearance = self._broker.find(zone, host, exit) if exit else None
         if clearance is not None:
             self._dresser.put_on(request, clearance)
-            if self._replayer.note_on(request).serial != clearance.serial:
+            if self._replayer.note_on(request).clearance != clearance.id:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
 
     def request_left_downloader(self, request: Request) -> None:
@@ -207,6 +217,8 @@ class EzCaptchaMiddleware:
         """Keep challenges out of the HTTP cache; send what a killed crawl left waiting."""
         keep_challenges_out(self._crawler, self._is_in_scope)
         self._room.journal = Journal.of(self._crawler)
+        if self._store.is_shared:
+            self._get_busy()  # others may have met challenges
         if self._room.journal is not None:
             self._get_busy()
             assert self._crawler.engine is not None
@@ -218,6 +230,7 @@ class EzCaptchaMiddleware:
     async def spider_closed(self) -> None:
         """Stop all polling, and say in one line what the crawl cost."""
         self._broker.close()
+        await self._store.close()
         if self._room.journal is not None:
             self._room.journal.close()
         await self._report.end()

@@ -23,8 +23,9 @@ class Note:
         zone: where it was challenged.
         attempts: solves in a row that were of no use to it.
         solves: all solves that it waited for.
-        serial: the clearance that the last of these earned.
-        run: which run of the crawl this is of; clearances and serials are of one run.
+        clearance: the id of the one that the last of these earned.
+        run: which run of the crawl this is of.
+        store: where that run keeps clearances, if others use it too.
         is_put_back: whether that run put it back into the queue, because it was ending.
         dont_filter: what the spider had set; a replay must pass the duplicate filter once.
         ticket: its number in the journal of those who wait.
@@ -33,8 +34,9 @@ class Note:
     zone: str
     attempts: int = 0
     solves: int = 0
-    serial: int | None = None
+    clearance: str | None = None
     run: str | None = None
+    store: str | None = None
     is_put_back: bool = False
     dont_filter: bool = False
     ticket: str | None = None

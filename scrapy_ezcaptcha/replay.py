@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.exit import Exit, ExitFinder
     from scrapy_ezcaptcha.options import Options
+    from scrapy_ezcaptcha.stores import SharedStore
 
 #: In ``response.flags`` of what came by a clearance.
 SOLVED_FLAG = "ezcaptcha"
@@ -57,11 +58,15 @@ def fresh_copy_of(request: Request) -> Request:
 class Replayer:
     """Decides how challenged requests go on."""
 
-    def __init__(self, broker: Broker, exits: ExitFinder, config: Config) -> None:
+    def __init__(
+        self, broker: Broker, store: SharedStore, exits: ExitFinder, config: Config
+    ) -> None:
         self._broker = broker
         self._exits = exits
         self._config = config
         self.run = uuid4().hex
+        self._store = store
+        self._store_id = config.store_id
 
     def put_back(self, request: Request) -> Request | None:
         """Return *request* as it goes back into the queue of an ending crawl.
@@ -72,14 +77,25 @@ class Replayer:
         note = self.note_on(request)
         if note.is_put_back:
             return None
-        return replay_of(request, replace(note, serial=None, is_put_back=True))
+        return replay_of(request, replace(note, clearance=None, is_put_back=True))
 
     def note_on(self, request: Request) -> Note:
-        """Return this run's note on *request*; what was tried in another does not count here."""
+        """Return this run's note on *request*.
+
+        What was tried in another run counts only where that had the same clearances.
+        """
         note = Note.on(request)
         if note.run == self.run:
             return note
-        return Note(note.zone, run=self.run, dont_filter=note.dont_filter, ticket=note.ticket)
+        if note.store is not None and note.store == self._store_id:
+            return replace(note, run=self.run, is_put_back=False)
+        return Note(
+            note.zone,
+            run=self.run,
+            store=self._store_id,
+            dont_filter=note.dont_filter,
+            ticket=note.ticket,
+        )
 
     async def answer(
         self, request: Request, options: Options, carried: Clearance | None
@@ -114,9 +130,11 @@ class Replayer:
         note = self.note_on(request)
         if self._is_no_fault(host, carried):
             note = replace(note, attempts=0)
+        if not options.use_body:
+            await self._store.freshen(want.place)
         while True:
             held = None if options.use_body else self._broker.find(zone, host, exit)
-            if held is not None and (carried is None or held.serial != carried.serial):
+            if held is not None and (carried is None or held.id != carried.id):
                 return replay_of(request, note, leave_by)
             if note.attempts >= limit or note.solves >= limit * _NO_FAULT_FACTOR:
                 raise GivenUp("MAX_ATTEMPTS", f"still challenged after {note.solves} solves")
@@ -129,7 +147,7 @@ class Replayer:
                 if note.attempts >= limit or not error.is_worth_another_task():
                     raise
             else:
-                return replay_of(request, replace(note, serial=clearance.serial), leave_by)
+                return replay_of(request, replace(note, clearance=clearance.id), leave_by)
 
     def _is_no_fault(self, host: str, carried: Clearance | None) -> bool:
         """Whether a challenge is no sign against the solves that the request waited for.

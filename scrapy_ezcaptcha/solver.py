@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.client import EzCaptchaClient
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.exit import Exit
+    from scrapy_ezcaptcha.stores.shared import Leading
     from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
 
 logger = logging.getLogger(__name__)
@@ -80,11 +81,17 @@ class Solver:
         zone: str,
         task: CloudFlare5STask,
         exit: Exit,
+        *,
         lacks: Callable[[Solution], str | None],
-    ) -> Solution:
+        leading: Leading | None = None,
+    ) -> tuple[Solution, str]:
         """Have *task* solved as soon as there is room for it.
 
-        A solution of which *lacks* has something to say counts as failed.
+        A solution of which *lacks* has something to say counts as failed. With *leading*, a
+        task that was left unfinished is gone on with, and the new one is noted there.
+
+        Returns:
+            The solution, and the id of the task that gave it.
 
         Raises:
             GivenUp: a limit forbids it.
@@ -92,10 +99,14 @@ class Solver:
         """
         await maybe_deferred_to_future(self._room.acquire())
         try:
+            if leading is not None and leading.task_id is not None:
+                solution = await self._go_on_with(leading.task_id, zone, task, lacks)
+                if solution is not None:
+                    return solution, leading.task_id
             turn = await self._take_turn()
             try:
                 self.check(zone)
-                return await self._solve(zone, task, exit, lacks, turn)
+                return await self._solve(zone, task, exit, lacks=lacks, turn=turn, leading=leading)
             finally:
                 turn.end()
         finally:
@@ -121,17 +132,21 @@ class Solver:
         zone: str,
         task: CloudFlare5STask,
         exit: Exit,
+        *,
         lacks: Callable[[Solution], str | None],
         turn: _Turn,
-    ) -> Solution:
+        leading: Leading | None,
+    ) -> tuple[Solution, str]:
         began = self._clock()
-        task_id: str | None = None
+        task_id = ""
 
         def created(new_id: str) -> None:
             nonlocal task_id
             task_id = new_id
             self._stats.inc_value("ezcaptcha/tasks/created")
             turn.end()
+            if leading is not None:
+                leading.created(new_id)
 
         logger.info("Solving the challenge of %s by %s", task.website_url, exit.address)
         self._tasks += 1
@@ -140,26 +155,57 @@ class Solver:
             if lack := lacks(solution):
                 raise UnexpectedResponse(lack)
         except EzCaptchaError as error:
-            error.task_id = error.task_id or task_id
+            error.task_id = error.task_id or task_id or None
             if not _may_be_paid_for(error):
                 self._tasks -= 1
             self._note_failure(zone, task, error)
             raise
+        self._note_success(task, began)
+        return solution, task_id
+
+    async def _go_on_with(
+        self,
+        task_id: str,
+        zone: str,
+        task: CloudFlare5STask,
+        lacks: Callable[[Solution], str | None],
+    ) -> Solution | None:
+        """Return the solution of a task that another run or process paid for, None if none comes.
+
+        Its failure is no reason to fail: nothing was paid for here.
+        """
+        began = self._clock()
+        self._stats.inc_value("ezcaptcha/tasks/taken_over")
+        logger.info("Going on with the unfinished task for %s", zone)
+        try:
+            solution = await self._client.wait_for_solution(task_id)
+            if lack := lacks(solution):
+                raise UnexpectedResponse(lack)
+        except EzCaptchaError as error:
+            self._count_failure(error)
+            logger.info("The unfinished task for %s came to nothing: %s", zone, error)
+            return None
+        self._note_success(task, began)
+        return solution
+
+    def _note_success(self, task: CloudFlare5STask, began: float) -> None:
         seconds = self._clock() - began
         self._stats.inc_value("ezcaptcha/tasks/ready")
         self._stats.inc_value("ezcaptcha/solve_seconds/total", seconds)  # type: ignore[arg-type]
         self._stats.max_value("ezcaptcha/solve_seconds/max", seconds)
         logger.info("Solved the challenge of %s in %.1f s", task.website_url, seconds)
-        return solution
 
     def _note_failure(self, zone: str, task: CloudFlare5STask, error: EzCaptchaError) -> None:
-        self._stats.inc_value("ezcaptcha/tasks/failed")
-        self._stats.inc_value(f"ezcaptcha/tasks/failed/{error.code}")
+        self._count_failure(error)
         if isinstance(error, ApiError) and error.is_credentials():
             self._stop("STOPPED", f"the service refused the key: {error}")
             return
         logger.warning("Could not solve the challenge of %s: %s", task.website_url, error)
         self.failed(zone, str(error))
+
+    def _count_failure(self, error: EzCaptchaError) -> None:
+        self._stats.inc_value("ezcaptcha/tasks/failed")
+        self._stats.inc_value(f"ezcaptcha/tasks/failed/{error.code}")
 
     def _stop(self, code: str, reason: str) -> GivenUp:
         if self._stopped is None:

@@ -165,7 +165,7 @@ def parse_task_result(
     solution = answer.get("solution")
     if not isinstance(solution, dict):
         raise UnexpectedResponse("ready, but without a solution", status=status, task_id=task_id)
-    return _parse_solution(solution)
+    return solution_of(solution)
 
 
 def _parse_answer(
@@ -205,7 +205,8 @@ def _api_error(
     )
 
 
-def _parse_solution(solution: Mapping[str, Any]) -> Solution:
+def solution_of(solution: Mapping[str, Any]) -> Solution:
+    """Return what is well-formed of a solution as the service writes it."""
     body = solution.get("body")
     tls_version = solution.get("tlsVersion")
     return Solution(

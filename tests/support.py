@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import time
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -71,6 +72,23 @@ class Crawl:
         middleware: bool = True,
         **plan: Any,
     ) -> CrawlResult:
+        """Run a crawl to its end."""
+        running = self.begin(
+            sandbox, requests, settings=settings, env=env, middleware=middleware, **plan
+        )
+        return running.result(timeout)
+
+    def begin(
+        self,
+        sandbox: Sandbox | None,
+        requests: list[dict[str, Any]],
+        *,
+        settings: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+        middleware: bool = True,
+        **plan: Any,
+    ) -> RunningCrawl:
+        """Start a crawl beside others."""
         self.count += 1
         folder = self.folder / str(self.count)
         folder.mkdir()
@@ -84,22 +102,46 @@ class Crawl:
             "log": str(folder / "log.txt"),
         }
         (folder / "plan.json").write_text(json.dumps(plan))
-        began = time.monotonic()
-        output = folder / "output.txt"
-        process = _FORKSERVER.Process(
+        return RunningCrawl(folder, clean_environment(**(env or {})))
+
+
+class RunningCrawl:
+    """A crawl in a process of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self._began = time.monotonic()
+        self.process = _FORKSERVER.Process(
             target=run_forked,
-            args=(str(folder / "plan.json"), clean_environment(**(env or {})), str(output)),
+            args=(str(folder / "plan.json"), environment, str(folder / "output.txt")),
         )
-        process.start()
-        process.join(timeout)
-        seconds = time.monotonic() - began
-        log = "".join(f.read_text() for f in (folder / "log.txt", output) if f.exists())
-        if process.is_alive():
-            process.kill()
-            raise TimeoutError(f"the crawl ran for more than {timeout} s\n{log}")
-        assert process.exitcode == 0, log
-        result = json.loads((folder / "result.json").read_text())
-        return CrawlResult(**result, log=log, seconds=seconds)
+        self.process.start()
+
+    @property
+    def log(self) -> str:
+        files = (self.folder / "log.txt", self.folder / "output.txt")
+        return "".join(file.read_text() for file in files if file.exists())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """Let the process die as by kill -9."""
+        self.process.kill()
+        self.process.join()
+
+    def result(self, timeout: float = 60) -> CrawlResult:
+        """Wait for its end."""
+        self.process.join(timeout)
+        seconds = time.monotonic() - self._began
+        if self.process.is_alive():
+            self.process.kill()
+            raise TimeoutError(f"the crawl ran for more than {timeout} s\n{self.log}")
+        assert self.process.exitcode == 0, self.log
+        result = json.loads((self.folder / "result.json").read_text())
+        return CrawlResult(**result, log=self.log, seconds=seconds)
 
 
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:

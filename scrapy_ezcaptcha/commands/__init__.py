@@ -24,6 +24,7 @@ _ACTIONS = {
     "check": "tell whether a page is a challenge, and by what sign",
     "solve": "have one page's challenge solved: this is paid for",
     "balance": "show what is left in the account",
+    "clearances": "list the clearances in the store, and drop some",
 }
 
 

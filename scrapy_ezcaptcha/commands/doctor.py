@@ -25,6 +25,7 @@ from scrapy_ezcaptcha.exit import Exit, ExitFinder, check_exit
 from scrapy_ezcaptcha.impersonate import known_browsers
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
 from scrapy_ezcaptcha.order import ORDER, order_of, order_problems
+from scrapy_ezcaptcha.stores import StoreError, open_store
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -82,6 +83,7 @@ def examine(settings: BaseSettings, *, offline: bool) -> Iterator[Finding]:
         return
     yield from _settings(config)
     yield from _scope(config)
+    yield _store(config, offline=offline)
     yield from _proxy(settings, config)
     yield from _handlers(settings, config)
     if not config.client_key:
@@ -174,6 +176,23 @@ def _scope(config: Config) -> Iterator[Finding]:
             "every request to any site may be paid for; EZCAPTCHA_ALLOWED_DOMAINS and"
             " EZCAPTCHA_MAX_TASKS set limits",
         )
+
+
+def _store(config: Config, *, offline: bool) -> Finding:
+    if config.store_file is None and not config.store_url:
+        return Finding(PASS, "store", "memory: each crawl earns its clearances anew")
+    if config.store_file is not None and not config.store_file.exists():
+        return Finding(PASS, "store", f"{config.store_file}, not there yet")
+    try:
+        store = open_store(config)
+        assert store is not None
+        if offline and config.store_url:
+            return Finding(NOTE, "store", f"{store}; --offline: not tried")
+        store.check()
+        store.close()
+    except StoreError as error:
+        return Finding(FAIL, "store", f"EZCAPTCHA_STORE does not answer: {error}")
+    return Finding(PASS, "store", str(store))
 
 
 def _proxy(settings: BaseSettings, config: Config) -> Iterator[Finding]:

@@ -9,12 +9,19 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import scrapy
 from support import clean_environment
 
+from scrapy_ezcaptcha.clearance import Clearance
+from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
+from scrapy_ezcaptcha.stores import Held
+from scrapy_ezcaptcha.stores.records import PlaceNames
+from scrapy_ezcaptcha.stores.redis import RedisStore
+from scrapy_ezcaptcha.stores.sqlite import SqliteStore
 
 ADDON = {"ADDONS": '{"scrapy_ezcaptcha.Addon": 500}'}
 # Tests that run in the background may have Ctrl-C ignored.
@@ -58,6 +65,12 @@ class TestDoctor:
         ("env", "settings", "said"),
         [
             pytest.param({"EZCAPTCHA_CLIENT_KEY": ""}, {}, "key there is none; set EZ", id="key"),
+            pytest.param(
+                {},
+                {"EZCAPTCHA_STORE": "redis://127.0.0.1:9"},
+                "store EZCAPTCHA_STORE does not answer: ConnectionError",
+                id="store",
+            ),
             pytest.param(
                 {"EZCAPTCHA_CLIENT_KEY": "wrong"}, {}, "refuses it: ERROR_KEY_DOES", id="wrong-key"
             ),
@@ -292,6 +305,88 @@ class TestBalance:
     def test_by_other_reactors(self, run, sandbox, reactor):
         done = run(sandbox, "balance", TWISTED_REACTOR=f"twisted.internet.{reactor}")
         assert done.stdout == "100,000 points (10.00 USD)\n"
+
+
+class TestClearances:
+    @pytest.fixture
+    def kept(self, tmp_path):
+        """Three zones by one exit, and one by another."""
+        path = tmp_path / "clearances.sqlite"
+        store = SqliteStore(path, PlaceNames("sandbox-key"))
+        for zone in ("shop.example", "old.example", "news.example"):
+            store.put(held(zone, "http://user:s3cret@proxy.example:8000"))
+        store.put(held("shop.example", "http://other:s3cret@proxy.example:8000"))
+        store.close()
+        return {"EZCAPTCHA_STORE": str(path)}
+
+    def test_they_are_listed_without_their_values(self, run, sandbox, kept):
+        done = run(sandbox, "clearances", **kept)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 4
+        assert (
+            "old.example by http://proxy.example:8000: 5 min old, accepted by www.old.example"
+            in done.stdout
+        )
+        assert "4 clearances in" in done.stderr
+        for secret in ("c0okie", "s3cret", "user", sandbox.key):
+            assert secret not in done.stdout + done.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "left"),
+        [
+            (["--zone", "www.shop.example"], 2),
+            (["--exit", "http://proxy.example:8000"], 0),
+            (["--exit", "http://user:s3cret@proxy.example:8000"], 1),
+            (["--exit", "http://proxy.example:9000"], 4),
+            (["--zone", "shop.example", "--exit", "http://other:s3cret@proxy.example:8000"], 3),
+        ],
+    )
+    def test_some_are_dropped_for_good(self, run, sandbox, kept, arguments, left):
+        kept |= {"EZCAPTCHA_CLIENT_KEY": "sandbox-key"}
+        done = run(sandbox, "clearances", "--drop", *arguments, **kept)
+        assert f"{4 - left} clearances dropped" in done.stderr
+        assert len(run(sandbox, "clearances", **kept).stdout.splitlines()) == left
+
+    def test_all_at_once_are_not_dropped_by_mistake(self, run, sandbox, kept):
+        done = run(sandbox, "clearances", "--drop", **kept)
+        assert done.returncode == 2
+        assert "--drop needs --zone or --exit" in done.stderr + done.stdout
+        assert len(run(sandbox, "clearances", **kept).stdout.splitlines()) == 4
+
+    def test_on_a_server(self, run, sandbox, redis_server):
+        store = RedisStore(redis_server.url, PlaceNames("sandbox-key"))
+        store.put(held("shop.example", "http://user:s3cret@proxy.example:8000"))
+        done = run(
+            sandbox,
+            "clearances",
+            "--drop",
+            "--zone",
+            "shop.example",
+            EZCAPTCHA_STORE=redis_server.url,
+        )
+        assert "shop.example by http://proxy.example:8000" in done.stdout
+        assert "1 clearances dropped" in done.stderr
+        assert list(store.everything()) == []
+        redis_server.stop()
+        done = run(sandbox, "clearances", EZCAPTCHA_STORE=redis_server.url)
+        assert done.returncode == 1
+        assert "Connection refused" in done.stderr
+
+    def test_without_a_store(self, run, sandbox, tmp_path):
+        done = run(sandbox, "clearances")
+        assert "EZCAPTCHA_STORE is memory" in done.stderr
+        done = run(sandbox, "clearances", EZCAPTCHA_STORE=str(tmp_path / "new.sqlite"))
+        assert "No clearances are kept" in done.stderr
+        assert not (tmp_path / "new.sqlite").exists()
+
+
+def held(zone, proxy):
+    headers, cookies = {"user-agent": "UA"}, {"cf_clearance": "c0okie"}
+    exit, created = Exit.parse(proxy), time.time() - 310
+    return Held(
+        Clearance(zone, zone, exit, f"task-{zone}", headers, cookies, None, created),
+        accepted={f"www.{zone}"},
+    )
 
 
 def test_unusable_settings_are_all_named(run, sandbox):

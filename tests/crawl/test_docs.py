@@ -116,7 +116,7 @@ TASKS = {"post.py": 2, "rotating_proxies.py": 4}
 
 
 def test_every_example_is_run():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SPIDERS, "test_shop.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SPIDERS, "test_shop.py", "workers.py"}
 
 
 @pytest.mark.parametrize("name", SPIDERS)

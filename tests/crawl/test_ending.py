@@ -141,7 +141,8 @@ def test_after_kill_9_the_resumed_crawl_misses_at_most_what_was_in_flight(
 ):
     """Scrapy's queue on disk is complete after a clean stop only; so the second run is killed."""
     prolong("polling", slow_site)
-    process, first = start_crawl(tmp_path, slow_site, 1, 60)
+    # In memory: else the second run would go on with the first one's task.
+    process, first = start_crawl(tmp_path, slow_site, 1, 60, EZCAPTCHA_STORE="memory")
     wait_for(lambda: waiting_on_disk(tmp_path) == 60)
     interrupt(process)
     prolong(phase, slow_site)

@@ -75,7 +75,7 @@ class TestNewProject:
     ("settings", "said"),
     [
         ({"EZCAPTCHA_MAX_TASKS": "ten"}, "EZCAPTCHA_MAX_TASKS is 'ten', must be a whole number"),
-        ({"EZCAPTCHA_STORE": "redis://h"}, "EZCAPTCHA_STORE must be None in this version"),
+        ({"EZCAPTCHA_STORE": "mysql://h"}, 'EZCAPTCHA_STORE must be a path, "sqlite:///path"'),
         ({"EZCAPTCHA_CLIENT_KEY": "two words"}, "EZCAPTCHA_CLIENT_KEY must be one word"),
     ],
 )

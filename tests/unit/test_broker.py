@@ -21,7 +21,7 @@ from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.holdings import Holdings
 from scrapy_ezcaptcha.solver import Solver
-from scrapy_ezcaptcha.stores import MemoryStore
+from scrapy_ezcaptcha.stores import SharedStore
 from scrapy_ezcaptcha.waiting import WaitingRoom
 
 HOSTS = ("shop.example", "www.shop.example", "admin.shop.example", "other.example")
@@ -70,9 +70,11 @@ class World:
         self.closing = False
         config = Config(client_key="k", **options)
         self.solver = Solver(self.client, config, self.stats, self.clock.seconds)
+        self.store = SharedStore(None, reactor=self.clock, stats=self.stats)
         self.broker = Broker(
             self.solver,
-            Holdings(MemoryStore()),
+            Holdings(self.store),
+            self.store,
             WaitingRoom(crawler_with(self.downloader), 1000),
             stats=self.stats,
             reactor=self.clock,
@@ -109,7 +111,7 @@ def test_one_solve_serves_all_who_wait():
     assert world.client.created == 1
     world.solved()
     assert len(world.ended) == 48
-    assert len({clearance.serial for clearance in world.ended}) == 1
+    assert len({clearance.id for clearance in world.ended}) == 1
     assert world.stats["ezcaptcha/requests/waiting_max"] == 48
     assert world.stats["ezcaptcha/tasks/ready"] == 1
 
@@ -324,7 +326,7 @@ def test_a_page_of_its_own_is_solved_for_each_and_its_clearance_kept():
     world.solved()
     world.solved()
     assert len(pages) == 2
-    assert world.find("shop.example").serial == 1
+    assert world.find("shop.example").id == "task1"
 
 
 @pytest.mark.parametrize("solution", [Solution(), Solution({"user-agent": "UA"})])

@@ -19,7 +19,7 @@ def clearance(headers=None, cookies=None):
         {"user-agent": "UA/1", **(headers or {})}, {"cf_clearance": "secret", **(cookies or {})}
     )
     return Clearance.from_solution(
-        solution, zone="shop.example", origin="shop.example", exit=EXIT, serial=1
+        solution, zone="shop.example", origin="shop.example", exit=EXIT, id="task1", created=1.0
     )
 
 
@@ -167,8 +167,8 @@ def test_the_site_renews_what_is_the_edges(set_cookie, cookies):
     assert renewed(set_cookie) == cookies
 
 
-def test_a_renewed_clearance_keeps_its_serial():
+def test_a_renewed_clearance_keeps_its_id():
     response = Response(URL, headers={"Set-Cookie": "cf_clearance=new"})
     worn = clearance()
-    assert worn.renewed(Request(URL), response).serial == worn.serial
+    assert worn.renewed(Request(URL), response).id == worn.id
     assert worn.renewed(Request(URL), Response(URL)) is worn

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from scrapy.settings import Settings
 
@@ -104,7 +106,7 @@ def test_all_problems_are_told_at_once_and_no_secret_with_them():
         read(
             EZCAPTCHA_CLIENT_KEY=12345,
             EZCAPTCHA_PROXY="ftp://user:secret@proxy.example",
-            EZCAPTCHA_STORE="redis://:secret@host",
+            EZCAPTCHA_STORE="redis://:secret@host:port",
         )
     assert len(caught.value.problems) == 3
     assert "secret" not in str(caught.value)
@@ -168,3 +170,61 @@ def test_an_unknown_name_is_said_with_the_nearest(name, nearest):
 def test_known_names_are_not_warned_about():
     names = ("CLIENT_KEY", "CLIENT_KEY_FILE", "APP_ID", "PROXY", "STORE", "ALLOWED_DOMAINS")
     assert read(**{f"EZCAPTCHA_{name}": None for name in names}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "file", "url"),
+    [
+        (None, None, ""),
+        ("", None, ""),
+        ("memory", None, ""),
+        ("clearances.sqlite", "clearances.sqlite", ""),
+        (Path("clearances.sqlite"), "clearances.sqlite", ""),
+        ("sqlite:///clearances.sqlite", "clearances.sqlite", ""),
+        ("sqlite:////tmp/clearances.sqlite", "/tmp/clearances.sqlite", ""),
+        ("redis://host", None, "redis://host"),
+        ("rediss://user:pw@host:1/2", None, "rediss://user:pw@host:1/2"),
+    ],
+)
+def test_where_clearances_are_kept(value, file, url):
+    config = read(EZCAPTCHA_STORE=value)
+    assert config.store_file == (None if file is None else Path(file))
+    assert config.store_url == url
+    assert "pw" not in repr(config)
+    assert (config.store_id is None) == (file is None and not url)
+
+
+def test_a_job_has_a_store_of_its_own(tmp_path):
+    job = str(tmp_path / "job")  # not there before the crawl begins
+    for value in (None, "sqlite://"):
+        config = read(JOBDIR=job, EZCAPTCHA_STORE=value)
+        assert config.store_file == Path(job, "ezcaptcha-clearances.sqlite")
+        assert config.store_is_own
+    assert read(JOBDIR=job, EZCAPTCHA_STORE="memory").store_file is None
+    shared = read(JOBDIR=job, EZCAPTCHA_STORE=str(tmp_path / "shared.sqlite"))
+    assert (shared.store_file, shared.store_is_own) == (tmp_path / "shared.sqlite", False)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (7, "must be a path"),
+        ("mysql://host", "must be a path"),
+        ("sqlite://", "there is no JOBDIR"),
+        ("no/such/folder/c.sqlite", "there is no folder no/such/folder"),
+        (".", "that is a folder"),
+        ("redis://", "only the host must be there"),
+        ("redis://:s3cret@host:port", "only the host must be there"),
+        ("redis://host/name", "only the host must be there"),
+    ],
+)
+def test_a_store_that_cannot_be_is_said_before_the_crawl(value, said):
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        read(EZCAPTCHA_STORE=value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_redis_without_its_client_is_said_with_what_to_install(monkeypatch):
+    monkeypatch.setattr("scrapy_ezcaptcha.config.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'scrapy-ezcaptcha\[redis\]'"):
+        read(EZCAPTCHA_STORE="redis://host")

@@ -7,7 +7,7 @@ from scrapy_ezcaptcha.clearance import Clearance
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.holdings import Holdings, Rejection
 from scrapy_ezcaptcha.lru import Lru
-from scrapy_ezcaptcha.stores import MemoryStore
+from scrapy_ezcaptcha.stores import Held, MemoryStore
 
 EXIT = Exit.parse("http://u:p@proxy.example:1")
 ZONE = "shop.example"
@@ -19,13 +19,14 @@ def holdings():
     return Holdings(MemoryStore())
 
 
-def clearance(serial, exit=EXIT, origin=WWW, zone=ZONE):
-    return Clearance(zone, origin, exit, serial, {"user-agent": "UA"}, {"cf_clearance": "c"})
+def clearance(number, exit=EXIT, origin=WWW, zone=ZONE):
+    task_id = f"task{number}"
+    return Clearance(zone, origin, exit, task_id, {"user-agent": "UA"}, {"cf_clearance": "c"})
 
 
-def held(holdings, serial, origin=WWW, accepted_by=()):
+def held(holdings, number, origin=WWW, accepted_by=()):
     """Let the holdings have a clearance that some hosts accepted."""
-    one = clearance(serial, origin=origin)
+    one = clearance(number, origin=origin)
     holdings.add(one)
     for host in accepted_by:
         holdings.accept(host, one)
@@ -122,7 +123,7 @@ def test_before_anybody_accepted_it_only_the_host_it_was_solved_for_can_drop_it(
 def test_a_host_tries_two_of_its_siblings_then_wants_its_own(holdings):
     hosts = [f"h{number}.{ZONE}" for number in range(5)]
     clearances = [
-        held(holdings, serial, host, accepted_by=[host]) for serial, host in enumerate(hosts)
+        held(holdings, number, host, accepted_by=[host]) for number, host in enumerate(hosts)
     ]
     for _ in range(2):
         tried = holdings.find(ZONE, API, EXIT)
@@ -137,7 +138,7 @@ def test_a_host_tries_two_of_its_siblings_then_wants_its_own(holdings):
 def test_renewed_cookies_are_kept_only_while_the_clearance_is(holdings):
     one = clearance(1)
     holdings.add(one)
-    newer = Clearance(ZONE, WWW, EXIT, 1, one.headers, {"cf_clearance": "newer"})
+    newer = Clearance(ZONE, WWW, EXIT, one.id, one.headers, {"cf_clearance": "newer"})
     holdings.renew(newer)
     assert holdings.find(ZONE, WWW, EXIT) is newer
     holdings.reject(WWW, newer)
@@ -149,15 +150,15 @@ def test_the_least_recently_used_goes_first_and_memory_is_bounded():
     store = MemoryStore(capacity=3)
     exits = [Exit.parse(f"http://u{number}:p@proxy.example:1") for number in range(4)]
     for number, exit in enumerate(exits[:3]):
-        store.add(clearance(number, exit=exit))
-    assert store.get(ZONE, exits[0])  # used: now the newest
-    store.add(clearance(3, exit=exits[3]))
+        store.put(Held(clearance(number, exit=exit)))
+    assert store.held((ZONE, exits[0]))  # used: now the newest
+    store.put(Held(clearance(3, exit=exits[3])))
     assert len(store) == 3
-    assert not store.get(ZONE, exits[1])
-    assert store.get(ZONE, exits[0])
+    assert not store.held((ZONE, exits[1]))
+    assert store.held((ZONE, exits[0]))
     for exit in exits:
-        for one in list(store.get(ZONE, exit)):
-            store.remove(one)
+        for one in list(store.held((ZONE, exit))):
+            store.reject((ZONE, exit), one.clearance.id)
     assert len(store) == 0
     assert not store.has_zone(ZONE)
 
@@ -165,8 +166,9 @@ def test_the_least_recently_used_goes_first_and_memory_is_bounded():
 def test_the_clearances_of_one_zone_and_exit_are_bounded_too():
     store = MemoryStore()
     for number in range(1000):
-        store.add(clearance(number))
-    assert [one.clearance.serial for one in store.get(ZONE, EXIT)] == list(range(900, 1000))
+        store.put(Held(clearance(number)))
+    kept = [one.clearance.id for one in store.held((ZONE, EXIT))]
+    assert kept == [f"task{number}" for number in range(900, 1000)]
 
 
 def test_a_hundred_thousand_zones_and_exits_do_not_grow_without_end():

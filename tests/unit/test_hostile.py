@@ -57,7 +57,7 @@ def clearance_of(solution: dict) -> Clearance | None:
         return None
     assert parsed is not None
     return Clearance.from_solution(
-        parsed, zone="shop.example", origin="www.shop.example", exit=EXIT, serial=1
+        parsed, zone="shop.example", origin="www.shop.example", exit=EXIT, id="task1", created=1.0
     )
 
 

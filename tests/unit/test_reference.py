@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = "\n".join(
     path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md")
 )
-SOURCES = "\n".join(path.read_text() for path in (ROOT / "scrapy_ezcaptcha").glob("*.py"))
+SOURCES = "\n".join(path.read_text() for path in (ROOT / "scrapy_ezcaptcha").rglob("*.py"))
 
 
 def settings():

@@ -1,0 +1,155 @@
+"""How long the reactor is held while stores are asked, with 10,000 clearances in them.
+
+``python benchmarks/stores.py [--quick]``. A crawl asks the store twice for each request here:
+what others know of its place, and to note that a host accepted a clearance. Beside it a timer
+that never rests measures how long each turn of the reactor takes; the longest during a call
+is how long that call held it. For comparison: the same without a call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from scrapy.utils.reactor import install_reactor
+
+install_reactor("twisted.internet.asyncioreactor.AsyncioSelectorReactor")
+
+from twisted.internet import reactor  # noqa: E402
+from twisted.internet.task import deferLater  # noqa: E402
+
+from scrapy_ezcaptcha.clearance import Clearance  # noqa: E402
+from scrapy_ezcaptcha.exit import Exit  # noqa: E402
+from scrapy_ezcaptcha.stores import Held, SharedStore  # noqa: E402
+from scrapy_ezcaptcha.stores.records import PlaceNames  # noqa: E402
+from scrapy_ezcaptcha.stores.sqlite import SqliteStore  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+CLEARANCES = 10_000
+HEADERS = {f"x-header-{number}": "v" * 60 for number in range(12)}
+
+
+class Stats:
+    def inc_value(self, name):
+        pass
+
+
+class Turns:
+    """Measures each turn of the reactor while it runs."""
+
+    def __init__(self):
+        self.longest = 0.0
+        self._last = time.perf_counter()
+        self._tick()
+
+    def _tick(self):
+        now = time.perf_counter()
+        self.longest = max(self.longest, now - self._last)
+        self._last = now
+        self._next = reactor.callLater(0, self._tick)
+
+    def begin(self):
+        self.longest = 0.0
+
+    def stop(self):
+        self._next.cancel()
+
+
+def clearance(number):
+    exit = Exit("http", "proxy.example", 8000, f"user{number}", "password")
+    zone = f"shop{number % 500}.example"
+    cookies = {"cf_clearance": f"{number:0300}", "__cf_bm": "b" * 150}
+    headers = {"user-agent": "Mozilla/5.0", **HEADERS}
+    return Clearance(zone, zone, exit, f"task{number}", headers, cookies, None, time.time())
+
+
+async def measure(store, calls):
+    """Return the milliseconds for which each call held the reactor, and each pause without one."""
+    shared = SharedStore(store, reactor=reactor, stats=Stats())
+    turns, with_call, without = Turns(), [], []
+    for number in range(calls):
+        turns.begin()
+        await maybe_deferred_to_future(deferLater(reactor, 0.001))
+        without.append(turns.longest * 1000)
+        turns.begin()
+        one = clearance(number * 7919 % CLEARANCES)
+        await shared.freshen(one.place)
+        held = shared.find(one.place, one.id)
+        assert held is not None, "it is not in the store"
+        held.accepted.add(f"www{number}.{one.zone}")
+        shared.put(held)
+        await shared.freshen((one.zone, Exit("http", "proxy.example", 1, f"u{number}", "p")))
+        with_call.append(turns.longest * 1000)
+    turns.stop()
+    await shared.close()
+    return with_call, without
+
+
+def row(name, milliseconds):
+    ordered = sorted(milliseconds)
+    p99 = ordered[len(ordered) * 99 // 100]
+    return f"| {name} | {median(ordered):.2f} | {p99:.2f} | {ordered[-1]:.2f} |"
+
+
+def stores(folder):
+    yield "SQLite", SqliteStore(folder / "clearances.sqlite", PlaceNames("key"))
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from redis_server import RedisServer
+
+    if not RedisServer.is_installed():
+        print("redis-server is not installed: left out", file=sys.stderr)
+        return
+    from scrapy_ezcaptcha.stores.redis import RedisStore
+
+    server = RedisServer(folder)
+    server.start()
+    try:
+        yield "Redis", RedisStore(server.url, PlaceNames("key"))
+    finally:
+        server.stop()
+
+
+async def compare(calls):
+    lines = [
+        "| milliseconds of the longest turn of the reactor | median | p99 | most |",
+        "| --- | --- | --- | --- |",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, store in stores(Path(folder)):
+            for number in range(CLEARANCES):
+                store.put(Held(clearance(number)))
+            with_call, without = await measure(store, calls)
+            lines += [row(f"{name}, two calls", with_call), row("beside it, no call", without)]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer calls, for a first look")
+    options = parser.parse_args()
+    failures = []
+
+    def start():
+        done = deferred_from_coro(compare(300 if options.quick else 3000))
+        done.addCallback(report)
+        done.addErrback(failures.append)
+        done.addBoth(lambda _: reactor.stop())
+
+    def report(table):
+        if not options.quick:
+            (HERE / "results" / "stores.md").write_text(table + "\n")
+        print(table)
+
+    reactor.callWhenRunning(start)
+    reactor.run()
+    if failures:
+        failures[0].raiseException()
+
+
+if __name__ == "__main__":
+    main()

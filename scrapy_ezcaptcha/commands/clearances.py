@@ -1,0 +1,89 @@
+"""``scrapy ezcaptcha clearances``: what the store holds, and dropping some of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from scrapy.exceptions import UsageError
+
+from scrapy_ezcaptcha.clearance import zone_of
+from scrapy_ezcaptcha.commands.console import stderr, stdout
+from scrapy_ezcaptcha.config import Config
+from scrapy_ezcaptcha.errors import ExitError
+from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.stores import StoreError, open_store
+from scrapy_ezcaptcha.stores.records import PlaceNames
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from scrapy.settings import BaseSettings
+
+    from scrapy_ezcaptcha.stores import Held, OpenedStore
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take which clearances, and whether they are to be dropped."""
+    parser.add_argument("--zone", help="only those of this site")
+    parser.add_argument(
+        "--exit",
+        metavar="URL",
+        help="only those by this proxy; with user name and password, by that very one",
+    )
+    parser.add_argument(
+        "--drop", action="store_true", help="drop them for every crawl that uses the store"
+    )
+    parser.epilog = "Cookies are never shown. Exit status: 0, or 1 if the store does not answer."
+
+
+def run(settings: BaseSettings, options: Namespace) -> int:
+    """Print a line for each clearance; drop it if asked to."""
+    if options.drop and not (options.zone or options.exit):
+        raise UsageError("--drop needs --zone or --exit", print_help=False)
+    config = Config.from_settings(settings)
+    try:
+        exit = Exit.parse(options.exit) if options.exit else None
+        is_there = config.store_file is None or config.store_file.exists()
+        store = open_store(config) if is_there else None
+        if store is None:
+            where = config.store_file or "memory, which ends with each crawl"
+            stderr().print(f"No clearances are kept: EZCAPTCHA_STORE is {where}.")
+            return 0
+        count = 0
+        for name, held in _chosen(store, options.zone, exit, PlaceNames(config.client_key)):
+            count += 1
+            if options.drop:
+                store.drop(name, held.clearance.id)
+            stdout().print(_in_words(held))
+        stderr().print(f"{count} clearances {'dropped' if options.drop else 'in'} {store}")
+        store.close()
+    except (StoreError, ExitError) as error:
+        stderr().print(str(error), style="red")
+        return 1
+    return 0
+
+
+def _chosen(
+    store: OpenedStore, zone: str | None, exit: Exit | None, names: PlaceNames
+) -> Iterator[tuple[str, Held]]:
+    for name, held in list(store.everything()):
+        clearance = held.clearance
+        if zone is not None and clearance.zone != zone_of(zone):
+            continue
+        if exit is not None and clearance.exit.address != exit.address:
+            continue
+        if exit is not None and exit.password and name != names.name((clearance.zone, exit)):
+            continue
+        yield name, held
+
+
+def _in_words(held: Held) -> str:
+    clearance = held.clearance
+    minutes = max(0.0, time.time() - clearance.created) / 60
+    refused = f", refused by {', '.join(sorted(held.refused))}" if held.refused else ""
+    return (
+        f"{clearance.zone} by {clearance.exit.address}: {minutes:.0f} min old,"
+        f" accepted by {', '.join(sorted(held.accepted)) or 'nobody yet'}{refused}"
+    )

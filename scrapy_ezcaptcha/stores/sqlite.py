@@ -1,0 +1,181 @@
+"""Clearances in a file: for the next run, and for other processes of the same machine."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scrapy_ezcaptcha.stores.base import StoreError, View
+from scrapy_ezcaptcha.stores.leadership import Leadership, LeadKeeper
+from scrapy_ezcaptcha.stores.records import clearance_field, fields_of, held_in, rejection_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from scrapy_ezcaptcha.stores.base import Held, Place
+    from scrapy_ezcaptcha.stores.records import PlaceNames
+
+#: How long a clearance is kept that nobody has anything new to say about.
+KEPT_SECONDS = 86_400.0
+
+# Others write for microseconds; who is locked out for so long has a problem.
+_BUSY_SECONDS = 2.0
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS fields (
+    place TEXT, name TEXT, value TEXT, until REAL, PRIMARY KEY (place, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leads (place TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID;
+"""
+
+
+class SqliteStore(LeadKeeper):
+    """Keeps clearances in the file *path*, which only its owner may read.
+
+    Args:
+        path: the file; it is made if it is not there.
+        names: how places are called in it.
+        is_own: whether one process at a time uses it, so that all who led before are dead.
+        clock: returns seconds since 1970.
+
+    Raises:
+        StoreError: the file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        names: PlaceNames,
+        *,
+        is_own: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._names = names
+        self._clock = clock
+        self._file: sqlite3.Connection | None = None
+        with self._opened() as file:
+            file.execute("DELETE FROM fields WHERE until < ?", (clock(),))
+            if is_own:
+                for name, state in file.execute("SELECT place, state FROM leads").fetchall():
+                    ended = replace(Leadership.from_json(state), until=0.0)
+                    row = (ended.to_json(), name)
+                    file.execute("UPDATE leads SET state = ? WHERE place = ?", row)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def get(self, place: Place) -> View:
+        """Return what is known of *place*; see :class:`Store`."""
+        name, now = self._names.name(place), self._clock()
+        with self._opened() as file:
+            fields = dict(
+                file.execute(
+                    "SELECT name, value FROM fields WHERE place = ? AND until > ?", (name, now)
+                )
+            )
+            state = self._state(file, name)
+        held, rejected = held_in(fields, place[1])
+        return View(held, rejected, state.leader(now), state.failure)
+
+    def put(self, held: Held) -> None:
+        """Keep a clearance; see :class:`Store`."""
+        self._write(self._names.name(held.clearance.place), fields_of(held))
+
+    def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
+        """Drop a clearance; see :class:`Store`."""
+        self.drop(self._names.name(place), clearance_id, unused=unused)
+
+    def drop(self, name: str, clearance_id: str, *, unused: bool = False) -> None:
+        """Drop a clearance of the place called *name*, for everybody."""
+        with self._opened() as file:
+            file.execute(
+                "DELETE FROM fields WHERE place = ? AND name = ?",
+                (name, clearance_field(clearance_id)),
+            )
+        self._write(name, rejection_of(clearance_id, unused=unused))
+
+    def everything(self) -> Iterator[tuple[str, Held]]:
+        """Return all clearances, each with the name of its place."""
+        places: dict[str, dict[str, str]] = {}
+        with self._opened() as file:
+            rows = file.execute(
+                "SELECT place, name, value FROM fields WHERE until > ?", (self._clock(),)
+            )
+            for place, name, value in rows:
+                places.setdefault(place, {})[name] = value
+        for place, fields in places.items():
+            yield from ((place, held) for held in held_in(fields)[0])
+
+    def check(self) -> None:
+        """Raise StoreError unless the file can be read; see :class:`Store`."""
+        with self._opened() as file:
+            file.execute("SELECT count(*) FROM leads").fetchone()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _transact(
+        self, place: Place, change: Callable[[Leadership, float], Leadership | None]
+    ) -> Leadership | None:
+        name = self._names.name(place)
+        with self._opened() as file:
+            file.execute("BEGIN IMMEDIATE")
+            with file:  # commits, or rolls back
+                state = change(self._state(file, name), self._clock())
+                if state is not None:
+                    row = (name, state.to_json())
+                    file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", row)
+        return state
+
+    def _state(self, file: sqlite3.Connection, name: str) -> Leadership:
+        row = file.execute("SELECT state FROM leads WHERE place = ?", (name,)).fetchone()
+        return Leadership.from_json(row[0] if row else None)
+
+    def _write(self, name: str, fields: Mapping[str, str]) -> None:
+        until = self._clock() + KEPT_SECONDS
+        rows = [(name, field, value, until) for field, value in fields.items()]
+        with self._opened() as file:
+            file.execute("BEGIN IMMEDIATE")
+            with file:
+                file.executemany("INSERT OR REPLACE INTO fields VALUES (?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        try:
+            if self._file is None:
+                self._file = open_private(self._path)
+                self._file.executescript(_TABLES)
+            yield self._file
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise StoreError(f"{type(error).__name__}: {error}") from None
+
+
+def open_private(path: Path) -> sqlite3.Connection:
+    """Open the database *path*, made readable by its owner alone.
+
+    A killed process loses nothing of what it had written.
+
+    Raises:
+        OSError: the folder is not there, or may not be written.
+        sqlite3.Error: the file is no database, or is locked.
+    """
+    path.touch(mode=0o600)
+    file = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        file.close()
+        raise
+    return file

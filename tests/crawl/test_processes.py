@@ -1,0 +1,286 @@
+"""Clearances shared between runs, processes and machines."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support import clean_environment, forms, via
+
+from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
+
+WORKERS = Path(__file__).parents[2] / "docs" / "examples" / "workers.py"
+SHOP = [Site("shop.example", Protection())]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request, tmp_path):
+    """The settings of a store that several crawls share."""
+    if request.param == "sqlite":
+        where = str(tmp_path / "clearances.sqlite")
+    else:
+        where = request.getfixturevalue("redis_server").url
+    return {"EZCAPTCHA_STORE": where, "EZCAPTCHA_STORE_LEASE": 1.5}
+
+
+def items(sandbox, first, last, **more):
+    return [
+        {"url": f"http://shop.example/item/{number}", "meta": via(sandbox), **more}
+        for number in range(first, last + 1)
+    ]
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+def assert_all_pages(results, count):
+    pages = [page for result in results for page in result.pages]
+    assert Counter(page["status"] for page in pages) == {200: count}
+    assert len({page["url"] for page in pages}) == count
+    for result in results:
+        assert result.errors == []
+        assert "Traceback" not in result.log
+
+
+def test_a_second_run_pays_nothing_and_meets_no_challenge(crawl, store):
+    with Sandbox(SHOP, latency=0.3) as sandbox:
+        results = [crawl(sandbox, items(sandbox, 1, 10), settings=store)]
+        challenges = sandbox.report()["challenges"]
+        results.append(crawl(sandbox, items(sandbox, 11, 20), settings=store))
+        assert len(sandbox.service.tasks) == 1
+        assert sandbox.report()["challenges"] == challenges
+    assert_all_pages(results, 20)
+    assert results[1].stat("tasks/created") == 0
+    assert results[1].stat("clearances/shared") == 1
+    assert all(page["flags"] == ["ezcaptcha"] for page in results[1].pages)
+
+
+@pytest.mark.parametrize("end", ["kill", "interrupt"])
+def test_a_run_that_ended_in_mid_solve_leaves_its_task_to_the_next(crawl, store, end):
+    with Sandbox(SHOP, latency=1.5) as sandbox:
+        first = crawl.begin(sandbox, items(sandbox, 1, 20), settings=store)
+        wait_until(lambda: sandbox.service.calls["getTaskResult"] > 0)
+        if end == "kill":
+            first.kill()
+        else:
+            first.interrupt()
+            first.result()
+        result = crawl(sandbox, items(sandbox, 1, 20), settings=store)
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages([result], 20)
+    assert (result.stat("tasks/created"), result.stat("tasks/taken_over")) == (0, 1)
+    assert result.stat("tasks/ready") == 1
+
+
+@pytest.mark.parametrize(("store", "workers"), [("sqlite", 4), ("redis", 8)], indirect=["store"])
+def test_many_processes_pay_once_together(crawl, store, workers):
+    each = 400 // workers
+    with Sandbox(SHOP, latency=2) as sandbox:
+        crawls = [
+            crawl.begin(
+                sandbox, items(sandbox, 1 + each * number, each * (number + 1)), settings=store
+            )
+            for number in range(workers)
+        ]
+        results = [each.result(90) for each in crawls]
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages(results, 400)
+
+
+def test_a_leader_that_dies_is_replaced_and_its_task_gone_on_with(crawl, store):
+    with Sandbox(SHOP, latency=3) as sandbox:
+        leader = crawl.begin(sandbox, items(sandbox, 1, 50), settings=store)
+        wait_until(lambda: sandbox.service.calls["getTaskResult"] > 0)
+        followers = [crawl.begin(sandbox, items(sandbox, 1, 50), settings=store) for _ in range(3)]
+        wait_until(lambda: sandbox.report()["challenges"] >= 4 * 8)
+        leader.kill()
+        results = [each.result() for each in followers]
+        assert len(sandbox.service.tasks) == 1
+    for result in results:
+        assert_all_pages([result], 50)
+    assert sum(result.stat("tasks/taken_over") for result in results) == 1
+
+
+def test_a_clearance_that_wears_out_is_replaced_once_for_all(crawl, store):
+    with Sandbox([Site("shop.example", Protection(max_uses=40))], latency=0.5) as sandbox:
+        crawls = [
+            crawl.begin(sandbox, items(sandbox, 1 + 40 * number, 40 * number + 40), settings=store)
+            for number in range(3)
+        ]
+        results = [each.result() for each in crawls]
+        assert len(sandbox.service.tasks) == 3
+    assert_all_pages(results, 120)
+    assert sum(result.stat("clearances/rejected") for result in results) >= 2
+
+
+def test_what_one_process_rejected_the_others_do_not_try(crawl, store):
+    """One that holds an older clearance takes the newer; so does the next run."""
+    with Sandbox([Site("shop.example", Protection(max_uses=60))], latency=0.3) as sandbox:
+        results = [crawl(sandbox, items(sandbox, 1, 1), settings=store)]
+        settings = {**store, "DOWNLOAD_DELAY": 0.25, "CONCURRENT_REQUESTS": 1}
+        slow = crawl.begin(sandbox, items(sandbox, 2, 31), settings=settings)
+        wait_until(lambda: sandbox.report()["pages"] > 1)
+        quick = crawl(sandbox, items(sandbox, 1, 80), settings=store)
+        results += [slow.result(), crawl(sandbox, items(sandbox, 32, 35), settings=store)]
+        assert len(sandbox.service.tasks) == 2
+    assert_all_pages([quick], 80)
+    assert_all_pages(results, 35)
+    assert [result.stat("clearances/shared") for result in results] == [0, 2, 1]
+    assert results[1].stat("challenges") <= 1  # what was in flight
+    assert results[2].stat("challenges") == 0
+
+
+def test_a_failure_is_shared_too(crawl, store):
+    """One process pays three times for a zone that never accepts; so do four together."""
+    site = Site("shop.example", Protection(accepts=False))
+    with Sandbox([site], latency=0.5) as sandbox:
+        crawls = [crawl.begin(sandbox, items(sandbox, 1, 10), settings=store) for _ in range(4)]
+        results = [each.result() for each in crawls]
+        assert 3 <= len(sandbox.service.tasks) <= 4
+    for result in results:
+        assert all(page["flags"] == ["ezcaptcha-unsolved"] for page in result.pages)
+        assert len(result.pages) == 10
+
+
+def test_a_solve_that_fails_fails_for_all_who_followed(crawl, store):
+    with Sandbox(SHOP, latency=2) as sandbox:
+        sandbox.service.faults.append(
+            Fault("getTaskResult", code="ERROR_TASK_NOT_EXIST", times=None, after=3)
+        )
+        settings = {**store, "EZCAPTCHA_MAX_ATTEMPTS": 1}
+        crawls = [crawl.begin(sandbox, items(sandbox, 1, 5), settings=settings) for _ in range(4)]
+        results = [each.result() for each in crawls]
+        assert len(sandbox.service.tasks) == 1
+    assert [result.stat("tasks/created") for result in results].count(1) == 1
+    told = [page["error"] for result in results for page in result.pages]
+    assert len(told) == 20
+    assert sum("in another process" in error for error in told) == 15
+    assert all("ERROR_TASK_NOT_EXIST" in error for error in told)
+
+
+def test_a_server_that_stops_and_starts_in_mid_crawl_costs_no_page(crawl, redis_server):
+    settings = {"EZCAPTCHA_STORE": redis_server.url, "DOWNLOAD_DELAY": 0.02}
+    sites = [Site("shop.example", Protection(), latency=0.05)]
+    with Sandbox(sites, latency=2) as sandbox:
+        crawls = [
+            crawl.begin(
+                sandbox, items(sandbox, 1 + 200 * number, 200 * number + 200), settings=settings
+            )
+            for number in range(2)
+        ]
+        wait_until(lambda: sandbox.service.calls["getTaskResult"] > 0)
+        redis_server.stop()
+        wait_until(lambda: sandbox.report()["pages"] > 20)
+        redis_server.start()
+        results = [each.result(90) for each in crawls]
+        assert 1 <= len(sandbox.service.tasks) <= 2
+    assert_all_pages(results, 400)
+    for result in results:
+        warnings = [line for line in result.log.splitlines() if " WARNING: " in line]
+        assert [line for line in warnings if "going on with memory alone" not in line] == []
+        assert len(warnings) == 1
+        assert result.log.count("answers again") == 1
+        assert result.stat("store/errors") >= 1
+    assert redis_server.client.keys("ezcaptcha:held:*")  # what they have is told again
+
+
+@pytest.mark.parametrize("where", ["refuses", "hangs"])
+def test_a_server_that_does_not_answer_holds_nobody_up(crawl, where):
+    with Sandbox(SHOP, latency=0.3) as sandbox, socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        if where == "hangs":
+            deaf.listen(8)
+        store = {"EZCAPTCHA_STORE": f"redis://:s3cret@127.0.0.1:{deaf.getsockname()[1]}"}
+        result = crawl(sandbox, items(sandbox, 1, 20), settings=store)
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages([result], 20)
+    assert result.log.count("going on with memory alone") == 1
+    assert "s3cret" not in result.log
+    assert result.stats["elapsed_time_seconds"] < 15
+
+
+@pytest.mark.parametrize("reactor", ["epollreactor.EPollReactor", "selectreactor.SelectReactor"])
+def test_it_works_on_other_reactors_too(crawl, store, reactor):
+    settings = {**store, "TWISTED_REACTOR": f"twisted.internet.{reactor}"}
+    with Sandbox(SHOP, latency=1) as sandbox:
+        crawls = [
+            crawl.begin(
+                sandbox, items(sandbox, 1 + 20 * number, 20 + 20 * number), settings=settings
+            )
+            for number in range(2)
+        ]
+        results = [each.result() for each in crawls]
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages(results, 40)
+
+
+def test_a_job_keeps_its_clearances_by_itself(crawl, tmp_path):
+    settings = {"JOBDIR": str(tmp_path / "job")}
+    with Sandbox(SHOP, latency=0.3) as sandbox:
+        results = [
+            crawl(sandbox, items(sandbox, 1 + 10 * run, 10 + 10 * run), settings=settings)
+            for run in range(2)
+        ]
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages(results, 20)
+    assert (tmp_path / "job" / "ezcaptcha-clearances.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_has_the_cookies_and_no_other_secret(crawl, tmp_path):
+    store = tmp_path / "clearances.sqlite"
+    with Sandbox(SHOP, latency=0.3) as sandbox:
+        crawl(sandbox, items(sandbox, 1, 3), settings={"EZCAPTCHA_STORE": f"sqlite:///{store}"})
+        secrets = {sandbox.key, *Exit.parse(sandbox.proxy_url()).secrets}
+    for path in tmp_path.glob("clearances.sqlite*"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    written = b"".join(path.read_bytes() for path in tmp_path.glob("clearances.sqlite*"))
+    assert b"cf_clearance" in written
+    for secret in secrets:
+        assert not any(form.encode() in written for form in forms(secret))
+
+
+def test_a_file_that_is_no_store_stops_the_crawl_before_it_begins(crawl, sandbox, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("shopping list\n" * 1000)
+    result = crawl(sandbox, items(sandbox, 1, 1), settings={"EZCAPTCHA_STORE": str(path)})
+    assert "ConfigurationError: EZCAPTCHA_STORE cannot be opened" in result.log
+    assert result.pages == []
+    assert path.read_text() == "shopping list\n" * 1000
+    assert sandbox.edge.visits == []
+
+
+def test_four_workers_of_scrapy_redis_share_the_work_and_the_bill(tmp_path, redis_server):
+    """As the documentation shows it."""
+    with Sandbox([Site("shop.example", Protection(), latency=0.05)], latency=2) as sandbox:
+        command = [sys.executable, "-m", "scrapy", "runspider", str(WORKERS)]
+        environment = clean_environment(REDIS_URL=redis_server.url, **sandbox.environment())
+        workers = [
+            subprocess.Popen(
+                [*command, "-O", f"items{number}.json", *sandbox.arguments()],
+                env=environment,
+                cwd=tmp_path,
+                stderr=(tmp_path / f"log{number}.txt").open("w"),
+            )
+            for number in range(4)
+        ]
+        assert [worker.wait(90) for worker in workers] == [0] * 4
+        assert len(sandbox.service.tasks) == 1
+    parts = [
+        json.loads((tmp_path / f"items{number}.json").read_text() or "[]") for number in range(4)
+    ]
+    assert sorted(item["title"] for part in parts for item in part) == sorted(
+        f"Item {number}" for number in range(1, 201)
+    )
+    assert all(parts)  # none was left without work
+    assert all("] ERROR:" not in path.read_text() for path in tmp_path.glob("log*.txt"))
