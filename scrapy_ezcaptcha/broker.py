@@ -8,7 +8,6 @@ so does its failure.
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,8 @@ from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
-from scrapy_ezcaptcha.clearance import Clearance, lacks_for_clearance, lacks_for_page
-from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, FailedElsewhere
+from scrapy_ezcaptcha.earner import Earner
+from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError
 from scrapy_ezcaptcha.holdings import Rejection
 
 if TYPE_CHECKING:
@@ -28,33 +27,18 @@ if TYPE_CHECKING:
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.interfaces import IReactorTime
 
+    from scrapy_ezcaptcha.clearance import Clearance
+    from scrapy_ezcaptcha.earner import Want
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.holdings import Holdings
     from scrapy_ezcaptcha.solver import Solver
-    from scrapy_ezcaptcha.stores.base import Place
-    from scrapy_ezcaptcha.stores.shared import Leading, SharedStore
+    from scrapy_ezcaptcha.stores import SharedStore
     from scrapy_ezcaptcha.waiting import WaitingRoom
-    from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
+    from scrapy_ezcaptcha.wire import Solution
 
 logger = logging.getLogger(__name__)
 
 _LOOK_FOR_CLOSING_SECONDS = 0.25
-
-
-@dataclass(frozen=True)
-class Want:
-    """A challenged request's need for a clearance."""
-
-    request: Request
-    zone: str
-    host: str
-    exit: Exit
-    task: CloudFlare5STask
-
-    @property
-    def place(self) -> Place:
-        """The zone and the exit for which the clearance is to hold."""
-        return self.zone, self.exit
 
 
 @dataclass(eq=False)
@@ -110,6 +94,7 @@ class Broker:
         self._solver = solver
         self._holdings = holdings
         self._store = store
+        self._earner = Earner(solver, holdings, store)
         store.on_unused = self._rejected_elsewhere
         self._room = room
         self._stats = stats
@@ -134,6 +119,7 @@ class Broker:
         """Note that *host* answered a request with *clearance* by its page."""
         if self._holdings.accept(host, clearance):
             self._solver.accepted(clearance.zone)
+            self._store.tried(clearance, works=True)
 
     def renew(self, clearance: Clearance) -> None:
         """Keep *clearance* with its renewed cookies."""
@@ -177,7 +163,10 @@ class Broker:
 
         However many requests met the same end, it is rejected once.
         """
+        never_worked_here = not self._holdings.has_served_here(clearance)
         verdict = self._holdings.reject(host, clearance)
+        if verdict is Rejection.EXPIRED and never_worked_here:
+            self._store.tried(clearance, works=False)
         if verdict in {Rejection.EXPIRED, Rejection.UNUSED}:
             self._stats.inc_value("ezcaptcha/clearances/rejected")
         if verdict is Rejection.UNUSED:
@@ -197,7 +186,7 @@ class Broker:
         """
         flight = self._shared.get(want.place)
         if flight is None:
-            flight = self._launch(want, self._earn(want), is_shared=True)
+            flight = self._launch(want, self._earner.clearance(want), is_shared=True)
         clearance: Clearance = await self._result(flight, want.request)
         return clearance
 
@@ -210,7 +199,7 @@ class Broker:
             EzCaptchaError: the solve failed.
         """
         self._solver.check(want.zone)
-        flight = self._launch(want, self._earn_page(want), is_shared=False)
+        flight = self._launch(want, self._earner.page(want), is_shared=False)
         solution: Solution = await self._result(flight, want.request)
         return solution
 
@@ -259,67 +248,6 @@ class Broker:
             self._zones -= Counter((want.zone,))
         self._flights.discard(flight)
         flight.land(outcome)
-
-    async def _earn(self, want: Want) -> Clearance:
-        """Return a clearance for *want* that this process or another one has earned."""
-        while True:
-            leading = await self._store.lead(want.place)
-            if leading is None:
-                await self._follow(want)
-            held = self._holdings.find(want.zone, want.host, want.exit)
-            if leading is not None:
-                return await self._lead(want, leading, held)
-            if held is not None:
-                return held
-
-    async def _follow(self, want: Want) -> None:
-        """Wait for the solve that another process leads; its failure counts here too."""
-        try:
-            await self._store.follow(want.place)
-        except FailedElsewhere as error:
-            self._solver.failed(want.zone, str(error))
-            raise
-
-    async def _lead(self, want: Want, leading: Leading, held: Clearance | None) -> Clearance:
-        """Have *want* solved and keep what that earned, unless others *held* it ready."""
-        error: EzCaptchaError | None = None
-        keep_task = True  # if the crawl ends, the next one goes on with it
-        try:
-            if held is None:
-                self._solver.check(want.zone, self._holdings.suspects(want.zone, want.exit))
-                solved = await self._solver.solve(
-                    want.zone, want.task, want.exit, lacks=lacks_for_clearance, leading=leading
-                )
-                held = self._keep(*solved, want)
-            keep_task = False
-        except EzCaptchaError as failure:
-            error, keep_task = failure, False
-            raise
-        finally:
-            leading.end(error, keep_task=keep_task)
-        return held
-
-    async def _earn_page(self, want: Want) -> Solution:
-        """Have *want* solved for its page; keep the clearance too, if none is held."""
-        solution, task_id = await self._solver.solve(
-            want.zone, want.task, want.exit, lacks=lacks_for_page
-        )
-        held = self._holdings.find(want.zone, want.host, want.exit)
-        if held is None and lacks_for_clearance(solution) is None:
-            self._keep(solution, task_id, want)
-        return solution
-
-    def _keep(self, solution: Solution, task_id: str, want: Want) -> Clearance:
-        clearance = Clearance.from_solution(
-            solution,
-            zone=want.zone,
-            origin=want.host,
-            exit=want.exit,
-            id=task_id,
-            created=time.time(),
-        )
-        self._holdings.add(clearance)
-        return clearance
 
     async def _result(self, flight: _Flight, request: Request) -> Any:
         """Let *request* wait for *flight* and return its result, or raise its error."""

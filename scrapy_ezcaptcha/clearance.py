@@ -16,6 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
+from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
+from scrapy.http import Headers
 from scrapy.http.cookies import CookieJar
 from tldextract import TLDExtract
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from scrapy import Request
     from scrapy.http import Response
+    from scrapy.settings import BaseSettings
+    from typing_extensions import Self
 
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.wire import Solution
@@ -174,6 +178,18 @@ class Dresser:
         self._carried: WeakKeyDictionary[Request, Clearance] = WeakKeyDictionary()
         self._before: WeakKeyDictionary[Request, dict[str, list[bytes]]] = WeakKeyDictionary()
         self._impersonating: WeakSet[Request] = WeakSet()
+
+    @classmethod
+    def from_settings(cls, settings: BaseSettings, *, impersonate: bool) -> Self:
+        """Return one that knows what this Scrapy decodes, and adds by itself."""
+        decodes = ACCEPTED_ENCODINGS if settings.getbool("COMPRESSION_ENABLED") else []
+        defaults = Headers(settings.getdict("DEFAULT_REQUEST_HEADERS"))
+        defaults[b"Accept-Encoding"] = b", ".join(ACCEPTED_ENCODINGS)
+        return cls(
+            frozenset(encoding.decode() for encoding in decodes),
+            {name.decode().lower(): values[-1] for name, values in defaults.items() if values},
+            impersonate=impersonate,
+        )
 
     def put_on(self, request: Request, clearance: Clearance) -> None:
         """Put *clearance* on *request*.

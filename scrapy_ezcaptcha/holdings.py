@@ -82,8 +82,8 @@ class Holdings:
             self._store.put(held)
 
     def accept(self, host: str, clearance: Clearance) -> bool:
-        """Note that *host* accepted *clearance*; True if it is the first host to do so."""
-        is_first = not self.has_served(clearance)
+        """Note that *host* accepted *clearance*; True if it is the first host here to do so."""
+        is_first = not self.has_served_here(clearance)
         self._served.put(clearance.id, True)
         held = self._held(clearance)
         if held is not None and host not in held.accepted:
@@ -93,10 +93,12 @@ class Holdings:
 
     def has_served(self, clearance: Clearance) -> bool:
         """Whether any host accepted *clearance*, held or not."""
-        if self._served.get(clearance.id) is not None:
-            return True
         held = self._held(clearance)
-        return held is not None and bool(held.accepted)
+        return self.has_served_here(clearance) or (held is not None and bool(held.accepted))
+
+    def has_served_here(self, clearance: Clearance) -> bool:
+        """Whether a host accepted *clearance* from this very process."""
+        return self._served.get(clearance.id) is not None
 
     def reject(self, host: str, clearance: Clearance) -> Rejection:
         """Note that *host* challenged a request that carried *clearance*."""

@@ -6,9 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from scrapy import Request, signals
-from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
 from scrapy.exceptions import NotConfigured
-from scrapy.http import Headers
 from scrapy.utils.defer import deferred_from_coro
 
 from scrapy_ezcaptcha.broker import Broker
@@ -41,7 +39,6 @@ from scrapy_ezcaptcha.waiting import WaitingRoom
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
-    from scrapy.settings import BaseSettings
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearance import Clearance
@@ -79,7 +76,7 @@ class EzCaptchaMiddleware:
         self._stats = crawler.stats
         self._client = EzCaptchaClient.from_config(config)
         self._exits = ExitFinder(crawler.settings)
-        self._dresser = _dresser(crawler.settings, config)
+        self._dresser = Dresser.from_settings(crawler.settings, impersonate=config.impersonate)
         solver = Solver(self._client, config, self._stats, reactor.seconds, self._limit_reached)
         self._store = SharedStore(
             store, reactor=reactor, stats=self._stats, lease=config.store_lease
@@ -318,14 +315,3 @@ class EzCaptchaMiddleware:
         engine = self._crawler.engine
         if self._config.close_spider_on_limit and engine is not None:
             deferred_from_coro(engine.close_spider_async(reason="ezcaptcha_limit"))
-
-
-def _dresser(settings: BaseSettings, config: Config) -> Dresser:
-    decodes = ACCEPTED_ENCODINGS if settings.getbool("COMPRESSION_ENABLED") else []
-    defaults = Headers(settings.getdict("DEFAULT_REQUEST_HEADERS"))
-    defaults[b"Accept-Encoding"] = b", ".join(ACCEPTED_ENCODINGS)
-    return Dresser(
-        frozenset(encoding.decode() for encoding in decodes),
-        {name.decode().lower(): values[-1] for name, values in defaults.items() if values},
-        impersonate=config.impersonate,
-    )

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 from scrapy.http import HtmlResponse
 
-from scrapy_ezcaptcha.broker import Want
 from scrapy_ezcaptcha.challenge import page_sign
+from scrapy_ezcaptcha.earner import Want
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import NO_PROXY_SUPPORT, check_exit, exit_error
 from scrapy_ezcaptcha.note import Note, place_of

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.client import EzCaptchaClient
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.stores.shared import Leading
+    from scrapy_ezcaptcha.stores.leading import Leading
     from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
 
 logger = logging.getLogger(__name__)

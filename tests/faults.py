@@ -152,6 +152,8 @@ CASES = [
          poll("raw", FOR_EVER, body=ready(header=[1], cookies="x", body=5, tlsVersion={}))),
     Case("solution: a clearance that the site does not know",
          poll("raw", FOR_EVER, body=ready(header=AGENT, cookies={"cf_clearance": "forged"}))),
+    # the store
+    Case("the store refuses connections", settings={"EZCAPTCHA_STORE": "redis://127.0.0.1:9"}),
     # sites and proxies
     Case("the proxy drops replays, twice", lambda: [Fault("proxy", "close", times=4, after=6)]),
     Case("the site never accepts",

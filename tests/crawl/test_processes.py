@@ -142,12 +142,15 @@ def test_what_one_process_rejected_the_others_do_not_try(crawl, store):
 
 
 def test_a_failure_is_shared_too(crawl, store):
-    """One process pays three times for a zone that never accepts; so do four together."""
+    """One process pays three times for a zone that never accepts; four together a little more.
+
+    Who comes later did not see the first failures.
+    """
     site = Site("shop.example", Protection(accepts=False))
     with Sandbox([site], latency=0.5) as sandbox:
         crawls = [crawl.begin(sandbox, items(sandbox, 1, 10), settings=store) for _ in range(4)]
         results = [each.result() for each in crawls]
-        assert 3 <= len(sandbox.service.tasks) <= 4
+        assert 3 <= len(sandbox.service.tasks) <= 6
     for result in results:
         assert all(page["flags"] == ["ezcaptcha-unsolved"] for page in result.pages)
         assert len(result.pages) == 10

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from scrapy_ezcaptcha import ApiError, CloudFlare5STask, Solution, SolveTimeout, TransportError
-from scrapy_ezcaptcha.broker import Broker, Want
+from scrapy_ezcaptcha.broker import Broker
 from scrapy_ezcaptcha.clearance import zone_of
 from scrapy_ezcaptcha.config import Config
+from scrapy_ezcaptcha.earner import Want
 from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.holdings import Holdings

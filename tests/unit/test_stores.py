@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,9 +18,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from scrapy_ezcaptcha.clearance import Clearance, Dresser
-from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp
+from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.stores import Held, MemoryStore, SharedStore, StoreError, shared
+from scrapy_ezcaptcha.stores import Held, MemoryStore, SharedStore, StoreError, background, shared
 from scrapy_ezcaptcha.stores.base import SolveFailure
 from scrapy_ezcaptcha.stores.leadership import TASK_SECONDS, Leadership
 from scrapy_ezcaptcha.stores.records import PlaceNames, fields_of, held_in
@@ -422,7 +423,7 @@ async def sleep(reactor, seconds):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(shared, "_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(background, "_RETRY_SECONDS", 0.02)
     monkeypatch.setattr(shared, "_FOLLOW_SECONDS", 0.01)
     monkeypatch.setattr(shared, "_FRESH_SECONDS", 0.0)
 
@@ -470,7 +471,8 @@ class TestSharing:
             run(lambda: scenario(refused))
         assert caught.value.is_terminal()
         assert caught.value.task_id == "task1"
-        assert run(lambda: scenario(GivenUp("MAX_TASKS", "our own limit"))) is None
+        for own in (GivenUp("MAX_TASKS", "our limit"), TransportError("no route", sent=False)):
+            assert run(lambda own=own: scenario(own)) is None
         run(ours.close)
         run(theirs.close)
 
@@ -531,11 +533,49 @@ class TestSharing:
 
         assert run(scenario) is not None
 
-    def test_alone_nothing_is_asked_and_no_thread_started(self):
+    def test_where_others_have_another_address_it_goes_on_alone(self, two, run, caplog):
+        """Else all of them would reject each other's clearances, and pay in turn, for ever."""
+        ours, theirs, _ = two
+
+        async def scenario(ages):
+            known = []
+            for number, age in enumerate(ages):
+                one = replace(clearance(age + number), created=time.time() - age)
+                theirs.put(Held(one, accepted={ZONE}))
+                await theirs.freshen(PLACE)
+                await ours.freshen(PLACE)
+                known.append(ours.find(PLACE, one.id) is not None)
+                for _ in range(5):  # all that were in flight
+                    ours.tried(one, works=False)
+            return known
+
+        assert run(lambda: scenario([900] * 6)) == [True] * 6  # old ones do wear out
+        assert run(lambda: scenario([5] * 5)) == [True, True, True, False, False]
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "another address" in caplog.text
+        run(ours.close)
+        run(theirs.close)
+
+    def test_one_that_works_makes_up_for_those_that_do_not(self, two, run, caplog):
+        ours, theirs, _ = two
+
+        async def scenario():
+            for number in range(9):
+                one = replace(clearance(number), created=time.time())
+                theirs.put(Held(one, accepted={ZONE}))
+                await theirs.freshen(PLACE)
+                await ours.freshen(PLACE)
+                ours.tried(one, works=number % 3 == 2)
+            await ours.close()
+            await theirs.close()
+
+        run(scenario)
+        assert caplog.records == []
+
+    def test_alone_nobody_is_asked_and_nothing_awaited(self):
         alone = SharedStore(None, reactor=Clock(), stats=Stats())
         alone.put(Held(clearance()))
         assert not alone.is_shared
         for coroutine in (alone.freshen(PLACE), alone.lead(PLACE), alone.close()):
             with pytest.raises(StopIteration):
                 coroutine.send(None)
-        assert not alone._thread.started
