@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scrapy_ezcaptcha.clearance import Clearance, lacks_for_clearance, lacks_for_page
-from scrapy_ezcaptcha.errors import EzCaptchaError, FailedElsewhere
+from scrapy_ezcaptcha.errors import EzCaptchaError, FailedElsewhere, GivenUp
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -89,7 +89,8 @@ class Earner:
                 held = self._keep(*solved, want)
             keep_task = False
         except EzCaptchaError as failure:
-            error, keep_task = failure, False
+            error = failure
+            keep_task = isinstance(failure, GivenUp)  # nobody looked at it
             raise
         finally:
             leading.end(error, keep_task=keep_task)

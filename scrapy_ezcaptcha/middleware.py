@@ -117,7 +117,10 @@ class EzCaptchaMiddleware:
         try:
             store = open_store(config)
         except StoreError as error:
-            raise ConfigurationError([f"EZCAPTCHA_STORE cannot be opened: {error}"]) from None
+            if not config.store_is_own:
+                raise ConfigurationError([f"EZCAPTCHA_STORE cannot be opened: {error}"]) from None
+            logger.warning("The store in JOBDIR cannot be opened (%s); using memory alone", error)
+            store = None
         middleware = cls(crawler, config, store)
         connect = crawler.signals.connect
         connect(middleware.spider_opened, signals.spider_opened)

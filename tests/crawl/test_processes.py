@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import clean_environment, forms, via
 
+from scrapy_ezcaptcha.config import STORE_FILE
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
@@ -237,7 +238,7 @@ def test_a_job_keeps_its_clearances_by_itself(crawl, tmp_path):
         ]
         assert len(sandbox.service.tasks) == 1
     assert_all_pages(results, 20)
-    assert (tmp_path / "job" / "ezcaptcha-clearances.sqlite").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "job" / STORE_FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_file_has_the_cookies_and_no_other_secret(crawl, tmp_path):
@@ -287,3 +288,11 @@ def test_four_workers_of_scrapy_redis_share_the_work_and_the_bill(tmp_path, redi
     )
     assert all(parts)  # none was left without work
     assert all("] ERROR:" not in path.read_text() for path in tmp_path.glob("log*.txt"))
+
+
+def test_a_job_whose_store_is_damaged_goes_on_with_memory(crawl, sandbox, tmp_path):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / STORE_FILE).write_text("damaged " * 1000)
+    result = crawl(sandbox, items(sandbox, 1, 3), settings={"JOBDIR": str(tmp_path / "job")})
+    assert_all_pages([result], 3)
+    assert "The store in JOBDIR cannot be opened" in result.log

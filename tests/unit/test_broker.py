@@ -51,6 +51,9 @@ class FakeClient:
         self.on_start(task)
         self.created += 1
         on_created(f"task{self.created}")
+        return await self.wait_for_solution(task)
+
+    async def wait_for_solution(self, task):
         outcome = Deferred()
         entry = (task, outcome)
         self.pending.append(entry)
@@ -337,6 +340,57 @@ def test_a_page_without_page_or_clearance_is_an_error(solution):
     page.addErrback(lambda failure: world.ended.append(failure.value))
     world.client.pending[0][1].callback(solution)
     assert "neither a page nor a clearance" in str(world.ended[0])
+
+
+class TestUnfinishedTasks:
+    """What a run that ended had paid for."""
+
+    PLACE = ("shop.example", EXITS[0])
+
+    def world(self, **options):
+        world = World(**options)
+        before = world.store._memory.lead(self.PLACE, 10)
+        world.store._memory.keep(before, 10, "task-before")
+        world.store._memory.end(before, keep_task=True)
+        return world
+
+    def heritage(self, world):
+        return world.store._memory.lead(self.PLACE, 10).task_id
+
+    def test_they_are_gone_on_with_and_cost_nothing(self):
+        world = self.world()
+        world.ask("shop.example")
+        assert [task for task, _ in world.client.pending] == ["task-before"]
+        world.solved()
+        assert world.ended[0].id == "task-before"
+        assert world.client.created == 0
+        assert (
+            world.stats["ezcaptcha/tasks/taken_over"] == world.stats["ezcaptcha/tasks/ready"] == 1
+        )
+        assert self.heritage(world) is None
+
+    def test_one_that_comes_to_nothing_is_followed_by_a_new_one(self):
+        world = self.world()
+        world.ask("shop.example")
+        world.failed(ApiError("ERROR_TASK_NOT_EXIST", "gone", status=200, task_id="task-before"))
+        world.solved()
+        assert world.ended[0].id == "task1"
+        assert (world.client.created, world.stats["ezcaptcha/tasks/failed"]) == (1, 1)
+
+    def test_a_limit_leaves_them_to_others(self):
+        world = self.world(max_tasks=1)
+        world.solver._tasks = 1
+        world.ask("shop.example")
+        assert isinstance(world.ended[0], GivenUp)
+        assert self.heritage(world) == "task-before"
+
+    def test_a_crawl_that_ends_leaves_its_own(self):
+        world = World()
+        world.ask("shop.example")
+        world.closing = True
+        world.clock.advance(1)
+        assert isinstance(world.ended[0], CrawlEnding)
+        assert self.heritage(world) == "task1"
 
 
 class AnyOrder(RuleBasedStateMachine):
