@@ -27,6 +27,10 @@ class StoreError(Exception):
     """A store does not answer, or not as one of ours; the text has no secrets."""
 
 
+class StoreBusy(StoreError):
+    """A store that others keep locked; it may answer in a while."""
+
+
 @dataclass(eq=False)
 class Held:
     """A clearance, and which hosts of its zone accept and refuse it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from scrapy_ezcaptcha.stores.base import StoreError, View
+from scrapy_ezcaptcha.stores.base import StoreBusy, StoreError, View
 from scrapy_ezcaptcha.stores.leadership import Leadership, LeadKeeper
 from scrapy_ezcaptcha.stores.records import clearance_field, fields_of, held_in, rejection_of
 
@@ -24,6 +24,7 @@ KEPT_SECONDS = 86_400.0
 
 # Others write for microseconds; who is locked out for so long has a problem.
 _BUSY_SECONDS = 2.0
+_RETRY_SECONDS = 0.01
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS fields (
@@ -58,7 +59,7 @@ class SqliteStore(LeadKeeper):
         self._names = names
         self._clock = clock
         self._file: sqlite3.Connection | None = None
-        with self._opened() as file:
+        with suppress(StoreBusy), self._opened() as file:
             file.execute("DELETE FROM fields WHERE until < ?", (clock(),))
             if is_own:
                 for name, state in file.execute("SELECT place, state FROM leads").fetchall():
@@ -156,7 +157,8 @@ class SqliteStore(LeadKeeper):
             yield self._file
         except (sqlite3.Error, OSError) as error:
             self.close()
-            raise StoreError(f"{type(error).__name__}: {error}") from None
+            kind = StoreBusy if "locked" in str(error) else StoreError
+            raise kind(f"{type(error).__name__}: {error}") from None
 
 
 def open_private(path: Path) -> sqlite3.Connection:
@@ -173,9 +175,31 @@ def open_private(path: Path) -> sqlite3.Connection:
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
-        file.execute("PRAGMA journal_mode = WAL")
+        _begin_log(file)
         file.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error:
         file.close()
         raise
     return file
+
+
+def _begin_log(file: sqlite3.Connection) -> None:
+    """Have writers and readers not lock each other out.
+
+    The first ones to open a file at the same time do, and SQLite lets none of them wait.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while not _is_log_begun(file):
+        if time.monotonic() > deadline:
+            raise sqlite3.OperationalError("database is locked")
+        time.sleep(_RETRY_SECONDS)
+
+
+def _is_log_begun(file: sqlite3.Connection) -> bool:
+    try:
+        file.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        return False
+    return True

@@ -102,6 +102,13 @@ def reach(phase: str, sandbox: Sandbox) -> None:
         wait_for(lambda: sandbox.report()["pages"] > 0)
 
 
+def hurry(sandbox: Sandbox) -> None:
+    """Have all tasks ready soon, also those that were created before."""
+    sandbox.service.latency = 0.2
+    for task in sandbox.service.tasks.values():
+        task.ready_at = 0.0
+
+
 def prolong(phase: str, sandbox: Sandbox) -> None:
     """Have *phase* last, from now on."""
     sandbox.service.calls.clear()
@@ -128,7 +135,7 @@ def test_after_ctrl_c_the_resumed_crawl_gets_each_page_once(
     process, first = start_crawl(tmp_path, slow_site, 1, 40, **settings)
     reach(phase, slow_site)
     assert interrupt(process) < 5
-    slow_site.service.latency = 0.2
+    hurry(slow_site)
     process, second = start_crawl(tmp_path, slow_site, 2, 40, **settings)
     process.wait(timeout=60)
     assert_each_page_once(tmp_path, [first, second], 40)
@@ -151,7 +158,7 @@ def test_after_kill_9_the_resumed_crawl_misses_at_most_what_was_in_flight(
     process.kill()
     process.wait(timeout=10)
     seen = [visit.path for visit in slow_site.edge.visits if visit.verdict == "page"]
-    slow_site.service.latency = 0.2
+    hurry(slow_site)
     process, last = start_crawl(tmp_path, slow_site, 3, 60)
     assert process.wait(timeout=60) == 0
     pages = json.loads(first.read_text())["pages"] + json.loads(last.read_text())["pages"]

@@ -350,6 +350,26 @@ class TestFile:
         resumed = SqliteStore(tmp_path / "c.sqlite", NAMES, is_own=True)
         assert resumed.lead(PLACE, LEASE).task_id == "task7"
 
+    def test_it_may_be_opened_by_many_at_once_for_the_first_time(self, tmp_path):
+        errors: list[str] = []
+
+        def open_it(path, start):
+            start.wait()
+            try:
+                SqliteStore(path, NAMES).close()
+            except StoreError as error:
+                errors.append(str(error))
+
+        for number in range(30):
+            start = threading.Barrier(8)
+            arguments = (tmp_path / f"{number}.sqlite", start)
+            threads = [threading.Thread(target=open_it, args=arguments) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert errors == []
+
     def test_it_comes_back_after_it_was_locked(self, tmp_path, monkeypatch):
         monkeypatch.setattr("scrapy_ezcaptcha.stores.sqlite._BUSY_SECONDS", 0.01)
         store = SqliteStore(tmp_path / "c.sqlite", NAMES)
@@ -359,8 +379,9 @@ class TestFile:
         with pytest.raises(StoreError, match="locked"):
             store.put(Held(clearance(2)))
         assert ids(store) == ["task1"]  # readers are not locked out
+        late = SqliteStore(tmp_path / "c.sqlite", NAMES)
         other.execute("ROLLBACK")
-        store.put(Held(clearance(2)))
+        late.put(Held(clearance(2)))
         assert ids(store) == ["task1", "task2"]
 
     @pytest.mark.parametrize("path", ["no/such/folder/c.sqlite", "."])
