@@ -137,7 +137,9 @@ def test_what_one_process_rejected_the_others_do_not_try(crawl, store):
         assert len(sandbox.service.tasks) == 2
     assert_all_pages([quick], 80)
     assert_all_pages(results, 35)
-    assert [result.stat("clearances/shared") for result in results] == [0, 2, 1]
+    assert [result.stat("clearances/shared") for result in results[::2]] == [0, 1]
+    # What was in flight may have been the first to meet the challenge.
+    assert results[1].stat("clearances/shared") + results[1].stat("tasks/created") == 2
     assert results[1].stat("challenges") <= 1  # what was in flight
     assert results[2].stat("challenges") == 0
 
