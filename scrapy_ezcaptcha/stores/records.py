@@ -11,7 +11,8 @@ import json
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
-from scrapy_ezcaptcha.clearance import Clearance
+from scrapy_ezcaptcha.clearance import Clearance, lacks_for_clearance, zone_of
+from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.stores.base import Held
 from scrapy_ezcaptcha.wire import solution_of
@@ -66,18 +67,16 @@ def rejection_of(clearance_id: str, *, unused: bool) -> dict[str, str]:
 
 
 def held_in(
-    fields: Mapping[str, str], exit: Exit | None = None
+    fields: Mapping[str, str], place: Place | None = None
 ) -> tuple[list[Held], dict[str, bool]]:
     """Return the clearances in *fields*, the oldest first, and those rejected.
 
-    The latter by id; True where they never were of any use.
-
-    Whoever can write into the store could write anything: what is no well-formed clearance is
-    left out.
+    The latter by id; True where they never were of any use. Whoever can write into the store
+    could write anything: what is no usable clearance of *place* is left out.
 
     Args:
         fields: what is kept of a place.
-        exit: its exit; without it that has no credentials.
+        place: that place; without it the exits have no credentials.
     """
     held: dict[str, Held] = {}
     verdicts: list[list[str]] = []
@@ -85,7 +84,7 @@ def held_in(
     for name, value in fields.items():
         words = _words(name)
         if words[:1] == [CLEARANCE] and len(words) == 2:
-            clearance = _clearance(words[1], value, exit)
+            clearance = _clearance(words[1], value, place)
             if clearance is not None:
                 held[words[1]] = Held(clearance)
         elif words[:1] == [REJECTED] and len(words) == 2:
@@ -110,24 +109,27 @@ def _field(*words: str) -> str:
 def _words(name: str) -> list[str]:
     try:
         words = json.loads(name)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     if isinstance(words, list) and all(isinstance(word, str) for word in words):
         return words
     return []
 
 
-def _clearance(clearance_id: str, text: str, exit: Exit | None) -> Clearance | None:
+def _clearance(clearance_id: str, text: str, place: Place | None) -> Clearance | None:
     try:
         whole: dict[str, Any] = json.loads(text)
         solution = solution_of(whole)
+        zone, exit = place or (zone_of(whole["zone"]), Exit.parse(whole["exit"]))
+        if zone != whole["zone"] or lacks_for_clearance(solution):
+            return None
         return Clearance.from_solution(
             solution,
-            zone=str(whole["zone"]),
+            zone=zone,
             origin=str(whole["origin"]),
-            exit=exit or Exit.parse(whole["exit"]),
+            exit=exit,
             id=clearance_id,
             created=float(whole["created"]),
         )
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, ExitError):
         return None

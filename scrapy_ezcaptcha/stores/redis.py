@@ -62,7 +62,7 @@ class RedisStore(LeadKeeper):
         name = self._names.name(place)
         with self._talking(), self._server.pipeline(transaction=False) as pipe:
             fields, state, now = pipe.hgetall(_held(name)).get(_lead(name)).time().execute()
-        held, rejected = held_in(fields, place[1])
+        held, rejected = held_in(fields, place)
         known = Leadership.from_json(state)
         return View(held, rejected, known.leader(_seconds(now)), known.failure)
 

@@ -80,7 +80,7 @@ class SqliteStore(LeadKeeper):
                 )
             )
             state = self._state(file, name)
-        held, rejected = held_in(fields, place[1])
+        held, rejected = held_in(fields, place)
         return View(held, rejected, state.leader(now), state.failure)
 
     def put(self, held: Held) -> None:

@@ -294,18 +294,36 @@ class TestRecords:
         )
     )
     def test_whatever_stands_there_is_read_without_an_error(self, fields):
-        held, rejected = held_in(fields, EXIT)
+        held, rejected = held_in(fields, PLACE)
         assert all(one.clearance.id not in rejected for one in held)
 
     @given(JSON)
     def test_so_is_whatever_stands_for_a_lead(self, value):
         assert Leadership.from_json(json.dumps(value)).fence >= 0
 
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"zone": "other.example"},
+            {"cookies": {}},
+            {"header": {}},
+            {"created": "yesterday"},
+            {"header": [1]},
+        ],
+    )
+    def test_what_is_no_clearance_of_the_place_is_left_out(self, changed):
+        ((name, text),) = fields_of(Held(clearance())).items()
+        assert len(held_in({name: text}, PLACE)[0]) == 1
+        assert held_in({name: json.dumps({**json.loads(text), **changed})}, PLACE) == ([], {})
+
     @given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
     def test_only_what_is_well_formed_reaches_a_request(self, headers, cookies):
         whole = {"zone": ZONE, "exit": EXIT.address, "origin": ZONE, "created": 1}
-        whole |= {"header": {"user-agent": "UA", **headers}, "cookies": cookies}
-        (held,), _ = held_in({'["clearance", "task1"]': json.dumps(whole)}, EXIT)
+        whole |= {
+            "header": {**headers, "user-agent": "UA"},
+            "cookies": {**cookies, "cf_clearance": "c"},
+        }
+        (held,), _ = held_in({'["clearance", "task1"]': json.dumps(whole)}, PLACE)
         request = Request(f"http://{ZONE}/")
         Dresser(frozenset(), {}).put_on(request, held.clearance)
         lines = request.headers.to_string()
