@@ -15,13 +15,14 @@ import redis
 class RedisServer:
     """Debian's ``redis-server``, in memory alone: what it knew is gone when it stops."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
+        self.options: dict[str, Any]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
+        self.options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
 
     @staticmethod
     def is_installed() -> bool:
@@ -36,14 +37,11 @@ class RedisServer:
         return redis.Redis(port=self.port, decode_responses=True)
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
         command = ["redis-server"]
-        for name, value in options.items():
+        for name, value in self.options.items():
             command += [f"--{name}", str(value)]
         with (self._folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, *self._arguments], cwd=self._folder, stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         while not self._answers():
             assert time.monotonic() < deadline, (self._folder / "redis.log").read_text()

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -426,6 +427,33 @@ class TestServer:
         with pytest.raises(StoreError) as caught:
             store.check()
         assert "s3cret" not in str(caught.value)
+
+    def test_by_tls_it_must_be_vouched_for(self, tmp_path):
+        if not RedisServer.is_installed():
+            pytest.skip("redis-server is not installed")
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        certificate = authority.issue_cert("127.0.0.1")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+        server = RedisServer(tmp_path)
+        names = {"tls-port": server.port, "port": 0, "tls-auth-clients": "no"}
+        names |= {
+            "tls-cert-file": "cert.pem",
+            "tls-key-file": "key.pem",
+            "tls-ca-cert-file": "ca.pem",
+        }
+        server.options |= names
+        server.start()
+        try:
+            url = f"rediss://127.0.0.1:{server.port}"
+            trusting = RedisStore(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}", NAMES)
+            trusting.put(Held(clearance()))
+            assert ids(trusting) == ["task1"]
+            with pytest.raises(StoreError, match=r"(?i)certificate verify failed"):
+                RedisStore(url, NAMES).check()
+        finally:
+            server.stop()
 
     def test_what_others_wrote_there_is_an_error_and_no_crash(self, server):
         store = RedisStore(server.url, NAMES)
