@@ -15,8 +15,12 @@ import warnings
 from pathlib import Path
 
 import spiders
+from scrapy import cmdline
 from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
 from scrapy.exceptions import ScrapyDeprecationWarning
+
+import scrapy_ezcaptcha.commands.doctor
+import scrapy_ezcaptcha.commands.solve  # noqa: F401  (loaded once for all who are forked)
 
 
 def run_plan(path: str) -> None:
@@ -58,13 +62,26 @@ def run_plan(path: str) -> None:
 
 def run_forked(path: str, environment: dict[str, str], output: str) -> None:
     """Run a plan in a process that was forked with all modules loaded; see ``support.Crawl``."""
+    settle(Path(path).parent, environment, output, output)
+    run_plan(path)
+
+
+def run_command_forked(
+    arguments: list[str], environment: dict[str, str], folder: str, out: str, err: str
+) -> None:
+    """Run ``scrapy`` with *arguments* in such a process; see ``support.run_command``."""
+    settle(Path(folder), environment, out, err)
+    cmdline.execute(["scrapy", *arguments])
+
+
+def settle(folder: Path, environment: dict[str, str], out: str, err: str) -> None:
+    """Have this process stand where one from the shell would."""
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(Path(path).parent)
-    with Path(output).open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    run_plan(path)
+    os.chdir(folder)
+    for number, path in ((1, out), (2, err)):
+        with Path(path).open("ab") as file:
+            os.dup2(file.fileno(), number)
 
 
 if __name__ == "__main__":

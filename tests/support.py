@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import tempfile
 import time
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from crawl_runner import run_forked
+from crawl_runner import run_command_forked, run_forked
 
 from scrapy_ezcaptcha.sandbox import Sandbox
 
@@ -142,6 +144,25 @@ class RunningCrawl:
         assert self.process.exitcode == 0, self.log
         result = json.loads((self.folder / "result.json").read_text())
         return CrawlResult(**result, log=self.log, seconds=seconds)
+
+
+def run_command(
+    arguments: list[str], *, env: dict[str, str], cwd: Path, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run ``scrapy`` with *arguments*, as the shell would."""
+    with tempfile.TemporaryDirectory() as name:
+        out, err = Path(name, "out.txt"), Path(name, "err.txt")
+        process = _FORKSERVER.Process(
+            target=run_command_forked, args=(arguments, env, str(cwd), str(out), str(err))
+        )
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"{arguments} ran for more than {timeout} s\n{err.read_text()}")
+        return subprocess.CompletedProcess(
+            arguments, process.exitcode, out.read_text(), err.read_text()
+        )
 
 
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 
 import pytest
 import scrapy
-from support import clean_environment
+from support import clean_environment, run_command
 
 from scrapy_ezcaptcha.clearance import Clearance
 from scrapy_ezcaptcha.exit import Exit
@@ -38,14 +38,10 @@ def run(tmp_path):
 
     def run(sandbox, *arguments, env=None, **settings):
         options = [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
-        return subprocess.run(
-            [*COMMAND, *arguments, *sandbox.arguments(), *options],
+        return run_command(
+            ["ezcaptcha", *arguments, *sandbox.arguments(), *options],
             env=clean_environment(**(sandbox.environment() | (env or {}))),
             cwd=tmp_path,
-            timeout=60,
-            capture_output=True,
-            text=True,
-            check=False,
         )
 
     return run

@@ -216,7 +216,11 @@ def test_a_server_that_does_not_answer_holds_nobody_up(crawl, where):
     assert result.stats["elapsed_time_seconds"] < 15
 
 
-@pytest.mark.parametrize("reactor", ["epollreactor.EPollReactor", "selectreactor.SelectReactor"])
+@pytest.mark.parametrize(
+    ("store", "reactor"),
+    [("sqlite", "epollreactor.EPollReactor"), ("redis", "selectreactor.SelectReactor")],
+    indirect=["store"],
+)
 def test_it_works_on_other_reactors_too(crawl, store, reactor):
     settings = {**store, "TWISTED_REACTOR": f"twisted.internet.{reactor}"}
     with Sandbox(SHOP, latency=1) as sandbox:
