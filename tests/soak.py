@@ -51,7 +51,10 @@ def main() -> int:
             "seconds": options.minutes * 60,
             "zones": [*ZONES, "open.example"],
             "exits": [sandbox.proxy_url(f"exit{number}") for number in range(2)],
-            "settings": sandbox.settings(),
+            "settings": {
+                **sandbox.settings(),
+                "EZCAPTCHA_STORE": str(Path(folder, "clearances.sqlite")),
+            },
             "out": str(Path(folder) / "soak.json"),
             "log": str(Path(folder) / "log.txt"),
         }

@@ -18,12 +18,17 @@ from scrapy_ezcaptcha.stores.base import Held
 from scrapy_ezcaptcha.wire import solution_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from scrapy_ezcaptcha.stores.base import Place
 
-CLEARANCE, ACCEPTED, REFUSED, REJECTED = "clearance", "accepted", "refused", "rejected"
-UNUSED = "unused"
+#: How long a clearance is kept that nobody has anything new to say about, in seconds.
+KEPT_SECONDS = 86_400
+
+#: How long it is known that one was rejected.
+REJECTED_SECONDS = 3_600
+
+CLEARANCE, ACCEPTED, REFUSED = "clearance", "accepted", "refused"
 
 
 class PlaceNames:
@@ -56,50 +61,41 @@ def fields_of(held: Held) -> dict[str, str]:
     return fields
 
 
-def clearance_field(clearance_id: str) -> str:
-    """Return the name of the field that has a clearance itself."""
-    return _field(CLEARANCE, clearance_id)
-
-
-def rejection_of(clearance_id: str, *, unused: bool) -> dict[str, str]:
-    """Return what is to be kept of a clearance that is of no use any more."""
-    return {_field(REJECTED, clearance_id): UNUSED if unused else ""}
+def fields_about(clearance_id: str, names: Iterable[str]) -> list[str]:
+    """Return which of *names* are those of fields of one clearance."""
+    return [name for name in names if _words(name)[1:2] == [clearance_id]]
 
 
 def held_in(
-    fields: Mapping[str, str], place: Place | None = None
-) -> tuple[list[Held], dict[str, bool]]:
-    """Return the clearances in *fields*, the oldest first, and those rejected.
+    fields: Mapping[str, str], rejected: Collection[str], place: Place | None = None
+) -> list[Held]:
+    """Return the clearances in *fields*, the oldest first.
 
-    The latter by id; True where they never were of any use. Whoever can write into the store
-    could write anything: what is no usable clearance of *place* is left out.
+    Whoever can write into the store could write anything: what is no usable clearance of
+    *place* is left out.
 
     Args:
         fields: what is kept of a place.
+        rejected: ids of clearances that somebody may have put back, not knowing of it.
         place: that place; without it the exits have no credentials.
     """
     held: dict[str, Held] = {}
     verdicts: list[list[str]] = []
-    rejected: dict[str, bool] = {}
     for name, value in fields.items():
         words = _words(name)
         if words[:1] == [CLEARANCE] and len(words) == 2:
             clearance = _clearance(words[1], value, place)
-            if clearance is not None:
-                held[words[1]] = Held(clearance)
-        elif words[:1] == [REJECTED] and len(words) == 2:
-            rejected[words[1]] = value == UNUSED
-        else:
+            if clearance is not None and clearance.id not in rejected:
+                held[clearance.id] = Held(clearance)
+        elif len(words) == 3:
             verdicts.append(words)
-    for words in verdicts:
-        if len(words) == 3 and words[1] in held:
-            kind, clearance_id, host = words
+    for kind, clearance_id, host in verdicts:
+        if clearance_id in held:
             if kind == ACCEPTED:
                 held[clearance_id].accepted.add(host)
             elif kind == REFUSED:
                 held[clearance_id].refused.add(host)
-    kept = [one for clearance_id, one in held.items() if clearance_id not in rejected]
-    return sorted(kept, key=lambda one: one.clearance.created), rejected
+    return sorted(held.values(), key=lambda one: one.clearance.created)
 
 
 def _field(*words: str) -> str:

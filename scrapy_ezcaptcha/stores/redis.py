@@ -13,29 +13,34 @@ from redis.retry import Retry
 from scrapy_ezcaptcha.redact import redact
 from scrapy_ezcaptcha.stores.base import StoreError, View
 from scrapy_ezcaptcha.stores.leadership import Leadership, LeadKeeper
-from scrapy_ezcaptcha.stores.records import clearance_field, fields_of, held_in, rejection_of
+from scrapy_ezcaptcha.stores.records import (
+    KEPT_SECONDS,
+    REJECTED_SECONDS,
+    fields_about,
+    fields_of,
+    held_in,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from scrapy_ezcaptcha.stores.base import Held, Place
     from scrapy_ezcaptcha.stores.records import PlaceNames
 
-#: How long a place is kept that nobody has anything new to say about.
-KEPT_SECONDS = 86_400
-
 #: What all keys begin with.
 PREFIX = "ezcaptcha:"
 
-_HELD, _LEAD = f"{PREFIX}held:", f"{PREFIX}lead:"
+_HELD, _REJECTED, _LEAD = (f"{PREFIX}{kind}:" for kind in ("held", "rejected", "lead"))
+_UNUSED = "unused "  # before the id of one that no host had ever accepted
 _ANSWER_SECONDS = 2.0
 
 
 class RedisStore(LeadKeeper):
     """Keeps clearances on the server at *url*, a ``redis://`` or ``rediss://`` one.
 
-    Of each place there are two keys, ``ezcaptcha:held:{place}`` and ``ezcaptcha:lead:{place}``;
-    both expire.
+    Of each place there are three keys: ``ezcaptcha:held:{place}``, a hash of its clearances;
+    ``ezcaptcha:rejected:{place}``, a sorted set of those that are of no use any more, by time;
+    and ``ezcaptcha:lead:{place}``. All of them expire.
 
     Raises:
         ValueError: not such a URL.
@@ -61,14 +66,18 @@ class RedisStore(LeadKeeper):
         """Return what is known of *place*; see :class:`Store`."""
         name = self._names.name(place)
         with self._talking(), self._server.pipeline(transaction=False) as pipe:
-            fields, state, now = pipe.hgetall(_held(name)).get(_lead(name)).time().execute()
-        held, rejected = held_in(fields, place)
+            pipe.hgetall(_key(_HELD, name)).zrange(_key(_REJECTED, name), 0, -1)
+            fields, marks, state, now = pipe.get(_key(_LEAD, name)).time().execute()
+        rejected = {mark.removeprefix(_UNUSED): mark.startswith(_UNUSED) for mark in marks}
         known = Leadership.from_json(state)
+        held = held_in(fields, rejected, place)
         return View(held, rejected, known.leader(_seconds(now)), known.failure)
 
     def put(self, held: Held) -> None:
         """Keep a clearance; see :class:`Store`."""
-        self._write(self._names.name(held.clearance.place), fields_of(held))
+        key = _key(_HELD, self._names.name(held.clearance.place))
+        with self._talking(), self._server.pipeline() as pipe:
+            pipe.hset(key, mapping=fields_of(held)).expire(key, KEPT_SECONDS).execute()
 
     def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
         """Drop a clearance; see :class:`Store`."""
@@ -76,17 +85,22 @@ class RedisStore(LeadKeeper):
 
     def drop(self, name: str, clearance_id: str, *, unused: bool = False) -> None:
         """Drop a clearance of the place called *name*, for everybody."""
-        self._write(
-            name, rejection_of(clearance_id, unused=unused), without=clearance_field(clearance_id)
-        )
+        held, rejected = _key(_HELD, name), _key(_REJECTED, name)
+        mark = f"{_UNUSED if unused else ''}{clearance_id}"
+        with self._talking(), self._server.pipeline() as pipe:
+            about = fields_about(clearance_id, self._server.hkeys(held))
+            now = _seconds(self._server.time())
+            if about:
+                pipe.hdel(held, *about)
+            pipe.zremrangebyscore(rejected, 0, now - REJECTED_SECONDS).zadd(rejected, {mark: now})
+            pipe.expire(rejected, REJECTED_SECONDS).execute()
 
     def everything(self) -> Iterator[tuple[str, Held]]:
         """Return all clearances, each with the name of its place."""
         with self._talking():
             for key in self._server.scan_iter(match=f"{_HELD}*", count=1000):
-                held, _ = held_in(self._server.hgetall(key))
                 name = key[len(_HELD) + 1 : -1]
-                yield from ((name, one) for one in held)
+                yield from ((name, held) for held in held_in(self._server.hgetall(key), ()))
 
     def check(self) -> None:
         """Raise StoreError unless the server answers; see :class:`Store`."""
@@ -100,7 +114,7 @@ class RedisStore(LeadKeeper):
     def _transact(
         self, place: Place, change: Callable[[Leadership, float], Leadership | None]
     ) -> Leadership | None:
-        key = _lead(self._names.name(place))
+        key = _key(_LEAD, self._names.name(place))
         result: Leadership | None = None
 
         def decide(pipe: Any) -> None:
@@ -115,13 +129,6 @@ class RedisStore(LeadKeeper):
             self._server.transaction(decide, key)  # anew if the key changed meanwhile
         return result
 
-    def _write(self, name: str, fields: Mapping[str, str], without: str | None = None) -> None:
-        key = _held(name)
-        with self._talking(), self._server.pipeline() as pipe:
-            if without is not None:
-                pipe.hdel(key, without)
-            pipe.hset(key, mapping=fields).expire(key, KEPT_SECONDS).execute()
-
     @contextmanager
     def _talking(self) -> Iterator[None]:
         try:
@@ -131,12 +138,8 @@ class RedisStore(LeadKeeper):
             raise StoreError(redact(text, self._secrets)) from None
 
 
-def _held(name: str) -> str:
-    return f"{_HELD}{{{name}}}"
-
-
-def _lead(name: str) -> str:
-    return f"{_LEAD}{{{name}}}"
+def _key(kind: str, name: str) -> str:
+    return f"{kind}{{{name}}}"
 
 
 def _seconds(time: tuple[int, int]) -> float:

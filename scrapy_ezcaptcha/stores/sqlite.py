@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 
 from scrapy_ezcaptcha.stores.base import StoreBusy, StoreError, View
 from scrapy_ezcaptcha.stores.leadership import Leadership, LeadKeeper
-from scrapy_ezcaptcha.stores.records import clearance_field, fields_of, held_in, rejection_of
+from scrapy_ezcaptcha.stores.records import (
+    KEPT_SECONDS,
+    REJECTED_SECONDS,
+    fields_about,
+    fields_of,
+    held_in,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from scrapy_ezcaptcha.stores.base import Held, Place
     from scrapy_ezcaptcha.stores.records import PlaceNames
-
-#: How long a clearance is kept that nobody has anything new to say about.
-KEPT_SECONDS = 86_400.0
 
 # Others write for microseconds; who is locked out for so long has a problem.
 _BUSY_SECONDS = 2.0
@@ -29,6 +32,9 @@ _RETRY_SECONDS = 0.01
 _TABLES = """
 CREATE TABLE IF NOT EXISTS fields (
     place TEXT, name TEXT, value TEXT, until REAL, PRIMARY KEY (place, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rejected (
+    place TEXT, id TEXT, unused INTEGER, until REAL, PRIMARY KEY (place, id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leads (place TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID;
 """
@@ -61,6 +67,7 @@ class SqliteStore(LeadKeeper):
         self._file: sqlite3.Connection | None = None
         with suppress(StoreBusy), self._opened() as file:
             file.execute("DELETE FROM fields WHERE until < ?", (clock(),))
+            file.execute("DELETE FROM rejected WHERE until < ?", (clock(),))
             if is_own:
                 for name, state in file.execute("SELECT place, state FROM leads").fetchall():
                     ended = replace(Leadership.from_json(state), until=0.0)
@@ -74,18 +81,23 @@ class SqliteStore(LeadKeeper):
         """Return what is known of *place*; see :class:`Store`."""
         name, now = self._names.name(place), self._clock()
         with self._opened() as file:
-            fields = dict(
-                file.execute(
-                    "SELECT name, value FROM fields WHERE place = ? AND until > ?", (name, now)
+            fields = self._fields(file, name)
+            rejected = {
+                clearance_id: bool(unused)
+                for clearance_id, unused in file.execute(
+                    "SELECT id, unused FROM rejected WHERE place = ? AND until > ?", (name, now)
                 )
-            )
+            }
             state = self._state(file, name)
-        held, rejected = held_in(fields, place)
+        held = held_in(fields, rejected, place)
         return View(held, rejected, state.leader(now), state.failure)
 
     def put(self, held: Held) -> None:
         """Keep a clearance; see :class:`Store`."""
-        self._write(self._names.name(held.clearance.place), fields_of(held))
+        name, until = self._names.name(held.clearance.place), self._clock() + KEPT_SECONDS
+        rows = [(name, field, value, until) for field, value in fields_of(held).items()]
+        with self._transaction() as file:
+            file.executemany("INSERT OR REPLACE INTO fields VALUES (?, ?, ?, ?)", rows)
 
     def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
         """Drop a clearance; see :class:`Store`."""
@@ -93,12 +105,14 @@ class SqliteStore(LeadKeeper):
 
     def drop(self, name: str, clearance_id: str, *, unused: bool = False) -> None:
         """Drop a clearance of the place called *name*, for everybody."""
-        with self._opened() as file:
-            file.execute(
-                "DELETE FROM fields WHERE place = ? AND name = ?",
-                (name, clearance_field(clearance_id)),
+        until = self._clock() + REJECTED_SECONDS
+        with self._transaction() as file:
+            about = fields_about(clearance_id, self._fields(file, name))
+            file.executemany(
+                "DELETE FROM fields WHERE place = ? AND name = ?", [(name, one) for one in about]
             )
-        self._write(name, rejection_of(clearance_id, unused=unused))
+            row = (name, clearance_id, unused, until)
+            file.execute("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", row)
 
     def everything(self) -> Iterator[tuple[str, Held]]:
         """Return all clearances, each with the name of its place."""
@@ -110,7 +124,7 @@ class SqliteStore(LeadKeeper):
             for place, name, value in rows:
                 places.setdefault(place, {})[name] = value
         for place, fields in places.items():
-            yield from ((place, held) for held in held_in(fields)[0])
+            yield from ((place, held) for held in held_in(fields, ()))
 
     def check(self) -> None:
         """Raise StoreError unless the file can be read; see :class:`Store`."""
@@ -127,26 +141,29 @@ class SqliteStore(LeadKeeper):
         self, place: Place, change: Callable[[Leadership, float], Leadership | None]
     ) -> Leadership | None:
         name = self._names.name(place)
-        with self._opened() as file:
-            file.execute("BEGIN IMMEDIATE")
-            with file:  # commits, or rolls back
-                state = change(self._state(file, name), self._clock())
-                if state is not None:
-                    row = (name, state.to_json())
-                    file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", row)
+        with self._transaction() as file:
+            state = change(self._state(file, name), self._clock())
+            if state is not None:
+                row = (name, state.to_json())
+                file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", row)
         return state
+
+    def _fields(self, file: sqlite3.Connection, name: str) -> dict[str, str]:
+        rows = file.execute(
+            "SELECT name, value FROM fields WHERE place = ? AND until > ?", (name, self._clock())
+        )
+        return dict(rows)
 
     def _state(self, file: sqlite3.Connection, name: str) -> Leadership:
         row = file.execute("SELECT state FROM leads WHERE place = ?", (name,)).fetchone()
         return Leadership.from_json(row[0] if row else None)
 
-    def _write(self, name: str, fields: Mapping[str, str]) -> None:
-        until = self._clock() + KEPT_SECONDS
-        rows = [(name, field, value, until) for field, value in fields.items()]
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._opened() as file:
             file.execute("BEGIN IMMEDIATE")
-            with file:
-                file.executemany("INSERT OR REPLACE INTO fields VALUES (?, ?, ?, ?)", rows)
+            with file:  # commits, or rolls back
+                yield file
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
