@@ -156,6 +156,22 @@ class TestDoctor:
         assert done.returncode == 0
         assert sandbox.service.calls == {}
 
+    def test_the_store_is_looked_at(self, run, sandbox, tmp_path):
+        path = tmp_path / "clearances.sqlite"
+        done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=str(path))
+        assert f"pass store      {path}, not there yet" in done.stdout
+        assert not path.exists()
+        SqliteStore(path, PlaceNames("any")).close()
+        done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=str(path))
+        assert f"pass store      {path}\n" in done.stdout
+        path.write_text("no store " * 1000)
+        done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=str(path))
+        assert "FAIL store      EZCAPTCHA_STORE does not answer: DatabaseError" in done.stdout
+        server = "redis://:s3cret@127.0.0.1:9"
+        done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=server)
+        assert "note store      redis://127.0.0.1:9; --offline: not tried" in done.stdout
+        assert "s3cret" not in done.stdout + done.stderr
+
     def test_the_key_and_the_password_are_not_shown(self, run, sandbox):
         done = run(sandbox, "doctor", **ADDON)
         for secret in (sandbox.key, sandbox.proxy_password):
