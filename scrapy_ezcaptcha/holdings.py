@@ -94,7 +94,8 @@ class Holdings:
     def has_served(self, clearance: Clearance) -> bool:
         """Whether any host accepted *clearance*, held or not."""
         held = self._held(clearance)
-        return self.has_served_here(clearance) or (held is not None and bool(held.accepted))
+        is_accepted = held is not None and bool(held.accepted)
+        return is_accepted or self.has_served_here(clearance) or self._store.was_used(clearance.id)
 
     def has_served_here(self, clearance: Clearance) -> bool:
         """Whether a host accepted *clearance* from this very process."""

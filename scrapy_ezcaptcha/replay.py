@@ -113,6 +113,7 @@ class Replayer:
         """
         host, zone = place_of(request)
         if carried is not None:
+            await self._store.look(carried.place)  # whether it was of use to others
             self._broker.rejected(host, carried)
         if not is_allowed_domain(request, self._config):
             raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {host}")

@@ -81,9 +81,13 @@ class MemoryStore(LeadKeeper):
         """Whether a clearance is known to be of no use any more."""
         return self._rejected.get(clearance_id) is not None
 
-    def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:  # noqa: ARG002
-        """Drop a clearance, for good."""
-        self._rejected.put(clearance_id, True)
+    def was_used(self, clearance_id: str) -> bool:
+        """Whether a clearance was of use to somebody until it was rejected."""
+        return self._rejected.get(clearance_id) is False
+
+    def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
+        """Drop a clearance, for good; *unused* if no host had ever accepted it."""
+        self._rejected.put(clearance_id, unused)
         held = self.find(place, clearance_id)
         if held is None:
             return

@@ -101,6 +101,10 @@ class SharedStore:
         """Return what is held of a clearance."""
         return self._memory.find(place, clearance_id)
 
+    def was_used(self, clearance_id: str) -> bool:
+        """Whether a clearance was of use to somebody until it was rejected."""
+        return self._memory.was_used(clearance_id)
+
     def put(self, held: Held) -> None:
         """Keep a clearance, or what is new about it; others learn of it soon."""
         self._memory.put(held)
@@ -109,7 +113,7 @@ class SharedStore:
 
     def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
         """Drop a clearance, here and for others; *unused* if no host had ever accepted it."""
-        self._memory.reject(place, clearance_id)
+        self._memory.reject(place, clearance_id, unused=unused)
         if self._is_shared_at(place):
             self._unwritten[place, clearance_id] = _Rejection(unused)
             self.tell(lambda _: None)
@@ -124,6 +128,11 @@ class SharedStore:
                 await self._look(place)
         finally:
             self._looking.release()
+
+    async def look(self, place: Place) -> None:
+        """Learn what others know of *place* at this very moment."""
+        if self._is_shared_at(place):
+            await self._look(place)
 
     async def lead(self, place: Place) -> Leading | None:
         """Take the lead on *place*; None while another process has it.
@@ -169,6 +178,7 @@ class SharedStore:
         place = clearance.place
         if works:
             self._disappointments.pop(place)
+            self.tell(lambda _: None)  # whoever it fails is to know that it was of use
         elif self._foreign.pop(clearance.id) and time.time() - clearance.created < _YOUNG_SECONDS:
             count = (self._disappointments.get(place) or 0) + 1
             self._disappointments.put(place, count)
@@ -219,7 +229,7 @@ class SharedStore:
         self._looked.put(place, self._reactor.seconds())
         for clearance_id, unused in view.rejected.items():
             if not self._memory.is_rejected(clearance_id):
-                self._memory.reject(place, clearance_id)
+                self._memory.reject(place, clearance_id, unused=unused)
                 if unused and knew_place:  # else that was before our time
                     self.on_unused(place[0])
         for held in view.held:

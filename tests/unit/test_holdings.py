@@ -54,6 +54,15 @@ def test_a_rejection_counts_once_however_many_answers_come(holdings):
     assert not holdings.has_zone(ZONE)
 
 
+def test_what_another_process_found_worn_out_was_of_use(holdings):
+    one, two = clearance(1), clearance(2)
+    for each, unused in ((one, False), (two, True)):
+        holdings.add(each)
+        holdings._store.reject(each.place, each.id, unused=unused)
+    assert (holdings.has_served(one), holdings.has_served(two)) == (True, False)
+    assert holdings.reject(WWW, one) is Rejection.STALE
+
+
 def test_a_late_rejection_does_not_touch_the_successor(holdings):
     one, two = clearance(1), clearance(2)
     holdings.add(one)
