@@ -6,7 +6,7 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 from scrapy_ezcaptcha import CloudFlare5STask, EzCaptchaClient, is_challenge
-from scrapy_ezcaptcha.exit import ExitFinder
+from scrapy_ezcaptcha.proxies import ProxyFinder
 
 OURS = {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}
 
@@ -16,7 +16,7 @@ class InlineMiddleware:
 
     def __init__(self, crawler):
         settings = crawler.settings
-        self.exits = ExitFinder(settings)
+        self.exits = ProxyFinder(settings)
         self.client = EzCaptchaClient(
             settings["EZCAPTCHA_CLIENT_KEY"],
             api_url=settings["EZCAPTCHA_API_URL"],

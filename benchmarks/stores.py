@@ -9,6 +9,7 @@ is how long that call held it. For comparison: the same without a call.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -25,12 +26,14 @@ from twisted.internet.task import deferLater  # noqa: E402
 
 from scrapy_ezcaptcha.clearance import Clearance  # noqa: E402
 from scrapy_ezcaptcha.exit import Exit  # noqa: E402
-from scrapy_ezcaptcha.stores import Held, SharedStore  # noqa: E402
-from scrapy_ezcaptcha.stores.records import PlaceNames  # noqa: E402
-from scrapy_ezcaptcha.stores.sqlite import SqliteStore  # noqa: E402
+from scrapy_ezcaptcha.known import KnownClearances, Record  # noqa: E402
+from scrapy_ezcaptcha.stores import Store  # noqa: E402
+from scrapy_ezcaptcha.stores.sharing import Sharing  # noqa: E402
+from scrapy_ezcaptcha.stores.sqlite import SqliteBackend  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 CLEARANCES = 10_000
+LOG = logging.LoggerAdapter(logging.getLogger("scrapy_ezcaptcha"), {})
 HEADERS = {f"x-header-{number}": "v" * 60 for number in range(12)}
 
 
@@ -70,7 +73,8 @@ def clearance(number):
 
 async def measure(store, calls):
     """Return the milliseconds for which each call held the reactor, and each pause without one."""
-    shared = SharedStore(store, reactor=reactor, stats=Stats())
+    known = KnownClearances(keeps_changes=True)
+    sharing = Sharing(known, store, reactor=reactor, stats=Stats(), log=LOG)
     turns, with_call, without = Turns(), [], []
     for number in range(calls):
         turns.begin()
@@ -78,15 +82,13 @@ async def measure(store, calls):
         without.append(turns.longest * 1000)
         turns.begin()
         one = clearance(number * 7919 % CLEARANCES)
-        await shared.freshen(one.place)
-        held = shared.find(one.place, one.id)
-        assert held is not None, "it is not in the store"
-        held.accepted.add(f"www{number}.{one.zone}")
-        shared.put(held)
-        await shared.freshen((one.zone, Exit("http", "proxy.example", 1, f"u{number}", "p")))
+        await sharing.refresh(one.place)
+        assert known.records(one.place), "it is not in the store"
+        known.accept(f"www{number}.{one.zone}", one)
+        await sharing.refresh((one.zone, Exit("http", "proxy.example", 1, f"u{number}", "p")))
         with_call.append(turns.longest * 1000)
     turns.stop()
-    await shared.close()
+    await sharing.close()
     return with_call, without
 
 
@@ -97,19 +99,19 @@ def row(name, milliseconds):
 
 
 def stores(folder):
-    yield "SQLite", SqliteStore(folder / "clearances.sqlite", PlaceNames("key"))
+    yield "SQLite", Store(SqliteBackend(folder / "clearances.sqlite"), "key")
     sys.path.insert(0, str(HERE.parent / "tests"))
     from redis_server import RedisServer
 
     if not RedisServer.is_installed():
         print("redis-server is not installed: left out", file=sys.stderr)
         return
-    from scrapy_ezcaptcha.stores.redis import RedisStore
+    from scrapy_ezcaptcha.stores.redis import RedisBackend
 
     server = RedisServer(folder)
     server.start()
     try:
-        yield "Redis", RedisStore(server.url, PlaceNames("key"))
+        yield "Redis", Store(RedisBackend(server.url), "key")
     finally:
         server.stop()
 
@@ -122,7 +124,7 @@ async def compare(calls):
     with tempfile.TemporaryDirectory() as folder:
         for name, store in stores(Path(folder)):
             for number in range(CLEARANCES):
-                store.put(Held(clearance(number)))
+                store.put(Record(clearance(number)))
             with_call, without = await measure(store, calls)
             lines += [row(f"{name}, two calls", with_call), row("beside it, no call", without)]
     return "\n".join(lines)

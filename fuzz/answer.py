@@ -10,15 +10,16 @@ import atheris
 
 with atheris.instrument_imports(include=["scrapy_ezcaptcha", "json"]):
     from scrapy_ezcaptcha import wire
-    from scrapy_ezcaptcha.clearance import Clearance, Dresser, is_replayed
+    from scrapy_ezcaptcha.clearance import Clearance, is_replayed
     from scrapy_ezcaptcha.errors import EzCaptchaError
     from scrapy_ezcaptcha.exit import Exit
+    from scrapy_ezcaptcha.headers import ClearanceHeaders
 
 from scrapy import Request
 from scrapy.utils.python import to_bytes
 
 EXIT = Exit.parse("http://u:p@proxy.example:1")
-DRESSER = Dresser(frozenset({"gzip", "br"}), {})
+HEADERS = ClearanceHeaders(frozenset({"gzip", "br"}), {})
 HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\t\x20-\x7e]*")
 COOKIE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+=[\x21-\x3a\x3c-\x7e]*")
 NAMES = ("errorId", "errorCode", "status", "taskId", "solution", "header", "cookies", "body")
@@ -71,7 +72,7 @@ def check_replay(solution: wire.Solution) -> None:
     )
     request = Request("http://shop.example/", headers={"X-Mine": "1"})
     before = request.headers.copy()
-    DRESSER.put_on(request, clearance)
+    HEADERS.put_on(request, clearance)
     for line in to_bytes(request.headers.to_string()).split(b"\r\n"):
         assert HEADER.fullmatch(line), line
     for name in request.headers:
@@ -79,7 +80,7 @@ def check_replay(solution: wire.Solution) -> None:
         assert lower == "cookie" or is_replayed(lower), name
     for cookie in request.headers.get("Cookie", b"").split(b"; "):
         assert not cookie or COOKIE.fullmatch(cookie), cookie
-    DRESSER.take_off(request)
+    HEADERS.take_off(request)
     assert request.headers == before
 
 

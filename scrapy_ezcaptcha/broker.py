@@ -1,278 +1,254 @@
-"""One solve for many.
+"""Who pays: at most one solve is under way for a zone and an exit.
 
-Whoever needs a clearance asks here. At most one solve is under way for a zone and
-exit, and all who need it wait for that one; what it earned goes to all of them, and
-so does its failure.
+Whoever needs a clearance asks here. All who need it wait for one solve, in this process or
+in another one that shares the store. What it brings goes to all of them, and so does its
+failure.
 """
 
 from __future__ import annotations
 
-import logging
+import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
-from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import LoopingCall
 
-from scrapy_ezcaptcha.earner import Earner
-from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError
-from scrapy_ezcaptcha.holdings import Rejection
+from scrapy_ezcaptcha.clearance import Clearance, lacks_for_clearance, lacks_for_page
+from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, FailedElsewhere, GivenUp
+from scrapy_ezcaptcha.flights import Flights
+from scrapy_ezcaptcha.known import BODY, USELESS
+from scrapy_ezcaptcha.stores.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    import logging
+    from collections.abc import Callable, Coroutine, Hashable
 
-    from scrapy import Request
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.interfaces import IReactorTime
 
-    from scrapy_ezcaptcha.clearance import Clearance
-    from scrapy_ezcaptcha.earner import Want
-    from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.holdings import Holdings
+    from scrapy_ezcaptcha.known import KnownClearances
     from scrapy_ezcaptcha.solver import Solver
-    from scrapy_ezcaptcha.stores import SharedStore
-    from scrapy_ezcaptcha.waiting import WaitingRoom
+    from scrapy_ezcaptcha.stores.sharing import Lease, Sharing
+    from scrapy_ezcaptcha.target import Target
+    from scrapy_ezcaptcha.waiting import WaitingRequests
     from scrapy_ezcaptcha.wire import Solution
 
-logger = logging.getLogger(__name__)
-
-_LOOK_FOR_CLOSING_SECONDS = 0.25
+_LOOK_SECONDS = 0.25
 
 
 @dataclass(eq=False)
-class _Flight:
-    """A solve under way, and who waits for it."""
-
-    waiters: dict[Deferred[Any], int] = field(default_factory=dict)  # with their priorities
-    running: Deferred[Any] | None = None
-    outcome: Any = None
-
-    def add_waiter(self, priority: int) -> Deferred[Any]:
-        """Return what fires with the outcome."""
-        waiter: Deferred[Any] = Deferred(self._drop_waiter)
-        self.waiters[waiter] = priority
-        return waiter
-
-    def _drop_waiter(self, waiter: Deferred[Any]) -> None:
-        self.waiters.pop(waiter, None)
-
-    def land(self, outcome: Any) -> None:
-        """Tell all who wait: within a priority, in the order in which they came."""
-        self.outcome = outcome
-        waiters, self.waiters = self.waiters, {}
-        for waiter in sorted(waiters, key=lambda waiter: -waiters[waiter]):
-            waiter.callback(outcome)
-
-
 class Broker:
     """Gets each clearance once.
 
-    Args:
-        solver: has one challenge solved, within limits.
-        holdings: the clearances at hand.
-        store: where these are, and who else solves.
-        room: where requests wait.
-        stats: where ``ezcaptcha/...`` is counted.
-        reactor: the clock.
-        is_closing: looked at while a solve is under way, for nothing tells when a
-            crawl begins to close.
+    ``is_closing`` is asked while a solve is under way, because no signal tells when a crawl
+    begins to close.
     """
 
-    def __init__(
-        self,
-        solver: Solver,
-        holdings: Holdings,
-        store: SharedStore,
-        room: WaitingRoom,
-        *,
-        stats: StatsCollector,
-        reactor: IReactorTime,
-        is_closing: Callable[[], bool],
-    ) -> None:
-        self._solver = solver
-        self._holdings = holdings
-        self._store = store
-        self._earner = Earner(solver, holdings, store)
-        store.on_unused = self._rejected_elsewhere
-        self._room = room
-        self._stats = stats
-        self._is_closing = is_closing
-        self._shared: dict[tuple[str, Exit], _Flight] = {}
-        self._zones: Counter[str] = Counter()  # of the shared flights
-        self._flights: set[_Flight] = set()
-        self._waiting = 0
-        self._closed = False
-        self._watch = LoopingCall(self._look_for_closing)
-        self._watch.clock = reactor
+    solver: Solver
+    known: KnownClearances
+    sharing: Sharing
+    requests: WaitingRequests
+    is_closing: Callable[[], bool]
+    _: KW_ONLY
+    stats: StatsCollector
+    log: logging.LoggerAdapter[Any]
+    reactor: IReactorTime
 
-    def knows_zone(self, zone: str) -> bool:
-        """Whether a clearance of *zone* may be held or on its way; cheap to ask."""
-        return zone in self._zones or self._holdings.has_zone(zone)
+    def __post_init__(self) -> None:
+        self._flights: Flights[Any] = Flights()
+        self._zones: Counter[str] = Counter()  # with a solve under way
+        self._is_closed = False
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = self.reactor
 
-    def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:
-        """Return the clearance that serves *host* by *exit*, if there is one."""
-        return self._holdings.find(zone, host, exit)
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a solve."""
+        return self._flights.waiting
+
+    def is_solving(self, zone: str) -> bool:
+        """Whether a solve for *zone* is under way."""
+        return zone in self._zones
 
     def accepted(self, host: str, clearance: Clearance) -> None:
         """Note that *host* answered a request with *clearance* by its page."""
-        if self._holdings.accept(host, clearance):
-            self._solver.accepted(clearance.zone)
-            self._store.tried(clearance, works=True)
-
-    def renew(self, clearance: Clearance) -> None:
-        """Keep *clearance* with its renewed cookies."""
-        self._holdings.renew(clearance)
-
-    async def wait_for_solve(self, request: Request, zone: str, host: str, exit: Exit) -> None:
-        """Let *request* wait while its solve is under way and nothing else is at hand.
-
-        After the solve, all who waited are let go in turn, and who comes then joins the queue.
-
-        Raises:
-            CrawlEnding: the crawl began to close meanwhile.
-        """
-        if self._needed_flight(zone, host, exit) is None and not self._room.is_queue_before(
-            request
-        ):
-            return
-        with self._room.seat(request) as is_seated:
-            while not self._closed:
-                while flight := self._needed_flight(zone, host, exit):
-                    await self._outcome(flight, request)
-                if is_seated and not self._closed:
-                    await self._room.turn(request)
-                if not self._closed and self._needed_flight(zone, host, exit) is None:
-                    return
-        raise CrawlEnding
-
-    def _needed_flight(self, zone: str, host: str, exit: Exit) -> _Flight | None:
-        """Return the solve under way for *host*, unless something is at hand for it."""
-        flight = self._shared.get((zone, exit))
-        if flight is None or self._holdings.find(zone, host, exit) is not None:
-            return None
-        return flight
-
-    def has_served(self, clearance: Clearance) -> bool:
-        """Whether any host accepted *clearance*, held or not."""
-        return self._holdings.has_served(clearance)
+        if self.known.accept(host, clearance):
+            self.solver.accepted(clearance.zone)
+            self.sharing.note_first_use(clearance, works=True)
 
     def rejected(self, host: str, clearance: Clearance) -> None:
         """Note that *host* challenged a request with *clearance*.
 
-        However many requests met the same end, it is rejected once.
+        It is rejected once, however many requests carried it.
         """
-        never_worked_here = not self._holdings.has_served_here(clearance)
-        verdict = self._holdings.reject(host, clearance)
-        if verdict is Rejection.EXPIRED and never_worked_here:
-            self._store.tried(clearance, works=False)
-        if verdict in {Rejection.EXPIRED, Rejection.UNUSED}:
-            self._stats.inc_value("ezcaptcha/clearances/rejected")
-        if verdict is Rejection.UNUSED:
-            self._solver.failed(clearance.zone, "its clearance was rejected at once")
+        served_here = self.known.has_served_here(clearance)
+        reason = self.known.reject(host, clearance)
+        if reason is None or reason[0] == "host":  # known before, or good for other hosts
+            return
+        self.stats.inc_value("ezcaptcha/clearances/rejected")
+        self.log.info("%s through %s: %s", clearance.zone, clearance.exit.address, reason[1])
+        self.sharing.write_soon()
+        if reason is USELESS:
+            self.solver.failed(clearance.zone, "its clearance was rejected at once")
+        elif not served_here:
+            self.sharing.note_first_use(clearance, works=False)
 
-    def _rejected_elsewhere(self, zone: str) -> None:
-        """Count a clearance that another process got, and that was rejected at once."""
-        self._solver.failed(zone, "its clearance was rejected at once, in another process")
+    async def wait_for_solve(self, target: Target) -> None:
+        """Let a request wait while its solve is under way and there is no clearance for it.
 
-    async def clearance_for(self, want: Want) -> Clearance:
-        """Return a new clearance for *want*; a solve under way is joined.
-
-        Raises:
-            GivenUp: a limit forbids the solve.
-            CrawlEnding: the crawl began to close.
-            EzCaptchaError: the solve failed.
+        After the solve, all who waited are let go in turn, and who comes then joins the queue.
+        Raises CrawlEnding if the crawl began to close meanwhile.
         """
-        flight = self._shared.get(want.place)
-        if flight is None:
-            flight = self._launch(want, self._earner.clearance(want), is_shared=True)
-        clearance: Clearance = await self._result(flight, want.request)
+        request = target.request
+        if not (self._is_needed(target) or self.requests.is_queue_before(request)):
+            return
+        with self.requests.hold(request) as is_outside:
+            while not self._is_closed:
+                while self._is_needed(target):
+                    await self._outcome(target, target.place, self._clearance)
+                if is_outside and not self._is_closed:
+                    await self.requests.until_room(request)
+                if not (self._is_closed or self._is_needed(target)):
+                    return
+        raise CrawlEnding
+
+    async def clearance_for(self, target: Target) -> Clearance:
+        """Return a new clearance for *target*; a solve under way is joined.
+
+        Raises GivenUp if a limit forbids the solve, CrawlEnding if the crawl began to close,
+        another EzCaptchaError if the solve failed.
+        """
+        clearance: Clearance = await self._result(target, target.place, self._clearance)
         return clearance
 
-    async def solution_for(self, want: Want) -> Solution:
-        """Return a solution of this very page, for a caller that wants its body.
-
-        Raises:
-            GivenUp: a limit forbids the solve.
-            CrawlEnding: the crawl began to close.
-            EzCaptchaError: the solve failed.
-        """
-        self._solver.check(want.zone)
-        flight = self._launch(want, self._earner.page(want), is_shared=False)
-        solution: Solution = await self._result(flight, want.request)
+    async def solution_for(self, target: Target) -> Solution:
+        """Return a solution of this very page, for its body; raises as :meth:`clearance_for`."""
+        self.solver.check(target.zone)
+        solution: Solution = await self._result(target, object(), self._page)
         return solution
 
     def close(self) -> None:
-        """Stop polling, and send away all who wait."""
-        self._closed = True
-        if self._watch.running:
-            self._watch.stop()
-        self._shared.clear()
-        self._zones.clear()
-        flights, self._flights = self._flights, set()
-        for flight in flights:
-            flight.land(CrawlEnding())
-            if flight.running is not None:
-                flight.running.cancel()
-        self._room.close()
+        """Stop polling; all who wait get a CrawlEnding."""
+        self._is_closed = True
+        if self._looking.running:
+            self._looking.stop()
+        self._flights.stop(CrawlEnding())
+        self.requests.let_all_go()
 
-    def _launch(self, want: Want, work: Coroutine[Any, Any, Any], *, is_shared: bool) -> _Flight:
-        """Set *work* going; if shared, then for all who want the same zone and exit."""
-        if self._closed or self._is_closing():
-            work.close()
-            raise CrawlEnding
-        flight = _Flight()
-        self._flights.add(flight)
-        if is_shared:
-            self._shared[want.place] = flight
-            self._zones[want.zone] += 1
-        flight.running = deferred_from_coro(self._fly(flight, want, work))
-        flight.running.addErrback(lambda _: None)  # cancelled, and everybody was told
-        if not self._watch.running:
-            self._watch.start(_LOOK_FOR_CLOSING_SECONDS, now=False)
-        return flight
+    async def _clearance(self, target: Target) -> Clearance:
+        """Return a clearance that this process buys, or that another one has bought."""
+        place = target.place
+        while self.sharing.is_available(place):
+            try:
+                lease = await self.sharing.acquire(place)
+            except StoreError:
+                continue  # the store is down: no longer available
+            if lease is not None:
+                return await self._buy_or_find(target, lease)
+            try:
+                await self.sharing.follow(place)
+            except FailedElsewhere as error:  # it counts here too
+                self.solver.failed(target.zone, str(error))
+                raise
+            if clearance := self.known.find(target.zone, target.host, place[1]):
+                return clearance
+        return await self._buy(target)
 
-    async def _fly(self, flight: _Flight, want: Want, work: Coroutine[Any, Any, Any]) -> None:
+    async def _buy_or_find(self, target: Target, lease: Lease) -> Clearance:
+        """Return the clearance that others have put into the store, or buy one."""
+        zone, exit = target.place
         try:
-            outcome = await work
+            clearance = self.known.find(zone, target.host, exit) or await self._buy(target, lease)
         except EzCaptchaError as error:
-            outcome = error
-        except CancelledError:
-            return  # by close(), which told everybody
-        except Exception:
-            logger.exception("A solve broke down")
-            outcome = EzCaptchaError("internal error, see the log")
-        if self._shared.get(want.place) is flight:
-            del self._shared[want.place]
-            self._zones -= Counter((want.zone,))
-        self._flights.discard(flight)
-        flight.land(outcome)
+            lease.release(error, keep_task=isinstance(error, GivenUp))  # nobody looked at it
+            raise
+        except BaseException:  # cancelled: the crawl ends, and the next one continues the task
+            lease.release(keep_task=True)
+            raise
+        lease.release()
+        return clearance
 
-    async def _result(self, flight: _Flight, request: Request) -> Any:
-        """Let *request* wait for *flight* and return its result, or raise its error."""
-        with self._room.seat(request):
-            outcome = await self._outcome(flight, request)
-        if isinstance(outcome, EzCaptchaError):
+    async def _buy(self, target: Target, lease: Lease | None = None) -> Clearance:
+        place = target.place
+        self.solver.check(target.zone, self.known.suspects(place))
+        reason = self.known.reason_for(target.host, place)
+        try:
+            solution, task_id = await self.solver.solve(
+                target, reason, lacks=lacks_for_clearance, lease=lease
+            )
+        except EzCaptchaError as error:
+            if not isinstance(error, GivenUp):
+                self.known.solve_failed(place, error.code)
+            raise
+        return self._keep(solution, task_id, target)
+
+    async def _page(self, target: Target) -> Solution:
+        """Have *target* solved for its page; keep the clearance too, if none is known."""
+        solution, task_id = await self.solver.solve(target, BODY, lacks=lacks_for_page)
+        zone, exit = target.place
+        if self.known.find(zone, target.host, exit) is None and not lacks_for_clearance(solution):
+            self._keep(solution, task_id, target)
+        return solution
+
+    def _keep(self, solution: Solution, task_id: str, target: Target) -> Clearance:
+        zone, exit = target.place
+        created = time.time()
+        clearance = Clearance.from_solution(
+            solution, zone=zone, origin=target.host, exit=exit, id=task_id, created=created
+        )
+        self.known.add(clearance)
+        return clearance
+
+    def _is_needed(self, target: Target) -> bool:
+        """Whether a solve is under way for *target*, for which there is no clearance."""
+        zone, exit = target.place
+        return target.place in self._flights and not self.known.find(zone, target.host, exit)
+
+    async def _result(
+        self, target: Target, key: Hashable, work: Callable[[Target], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        """Let the request wait for the solve of *key*; return its result, or raise its error."""
+        if key not in self._flights:
+            if self._is_closed or self.is_closing():
+                raise CrawlEnding
+            if not self._looking.running:
+                self._looking.start(_LOOK_SECONDS, now=False)
+        with self.requests.hold(target.request):
+            outcome = await self._outcome(target, key, work)
+        if isinstance(outcome, Exception):
             raise outcome.with_traceback(None)  # many raise it; their frames are not kept
         return outcome
 
-    async def _outcome(self, flight: _Flight, request: Request) -> Any:
-        """Let *request* wait for *flight*; its outcome is a result or an EzCaptchaError."""
-        if flight.outcome is not None:
-            return flight.outcome
-        waiter = flight.add_waiter(request.priority)
-        self._waiting += 1
-        self._stats.max_value("ezcaptcha/requests/waiting_max", self._waiting)
-        try:
-            return await maybe_deferred_to_future(waiter)
-        finally:
-            self._waiting -= 1
+    async def _outcome(
+        self, target: Target, key: Hashable, work: Callable[[Target], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        """Let the request wait for the solve of *key*, which begins with *work*."""
 
-    def _look_for_closing(self) -> None:
-        if self._is_closing():
+        def start() -> Coroutine[Any, Any, Any]:
+            self._zones[target.zone] += 1
+            return self._without_bugs(target, work(target))
+
+        self.stats.max_value("ezcaptcha/requests/waiting_max", self._flights.waiting + 1)
+        return await self._flights.outcome(key, start, target.request.priority)
+
+    async def _without_bugs(self, target: Target, work: Coroutine[Any, Any, Any]) -> Any:
+        """Carry out *work*; what is not one of our errors is logged and becomes one."""
+        try:
+            return await work
+        except (EzCaptchaError, CancelledError):
+            raise
+        except Exception:
+            self.log.exception("A solve ended with an unexpected error")
+            raise EzCaptchaError("internal error, see the log") from None
+        finally:
+            self._zones -= Counter((target.zone,))
+
+    def _look(self) -> None:
+        if self.is_closing():
             self.close()
-        elif self._flights or self._room.has_turns_pending:
-            self._room.look()
+        elif self._flights or self.requests.is_queue:
+            self.requests.let_go_where_room()
         else:
-            self._watch.stop()
+            self._looking.stop()

@@ -16,6 +16,7 @@ from scrapy_ezcaptcha.errors import ApiError, SolveTimeout, TransportError, Unex
 from scrapy_ezcaptcha.exit import Exit, check_exit, is_loopback
 from scrapy_ezcaptcha.transport import Transport
 from scrapy_ezcaptcha.wire import (
+    CloudFlare5STask,
     create_task_payload,
     parse_balance,
     parse_task_id,
@@ -23,12 +24,12 @@ from scrapy_ezcaptcha.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.config import Config
-    from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
+    from scrapy_ezcaptcha.wire import Solution
 
 #: How often ``createTask`` is sent while it surely creates nothing.
 CREATE_TRIES = 4
@@ -134,11 +135,8 @@ class EzCaptchaClient:
 
         Sent again is only a creation that surely created nothing: connection refused,
         throttled, or answered with the service's own trouble. A poll that fails in
-        passing is asked again while the task lives.
-
-        Args:
-            task: what is to be solved.
-            on_created: called with the task's id as soon as it is paid for.
+        passing is asked again while the task lives. *on_created* is called with the task's
+        id as soon as it is paid for.
 
         Raises:
             ExitError: the service could not use the task's proxy; nothing was sent.
@@ -151,6 +149,18 @@ class EzCaptchaClient:
         if on_created is not None:
             on_created(task_id)
         return await self.wait_for_solution(task_id)
+
+    async def solve_challenge(
+        self,
+        url: str,
+        exit: Exit,
+        rq_data: Mapping[str, Any] | None = None,
+        *,
+        on_created: Callable[[str], None] | None = None,
+    ) -> Solution:
+        """Have the challenge of *url* solved through *exit*; see :meth:`solve`."""
+        task = CloudFlare5STask(url, exit.url, rq_data)
+        return await self.solve(task, on_created=on_created)
 
     async def wait_for_solution(self, task_id: str) -> Solution:
         """Poll a task that was created before until it is ready, has failed, or is out of time.

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin, get_type_hints
 from urllib.parse import urlsplit
+
+from scrapy.settings import BaseSettings
 
 from scrapy_ezcaptcha.errors import ConfigurationError, ExitError
 from scrapy_ezcaptcha.exit import Exit, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from scrapy.settings import BaseSettings
+    from collections.abc import Callable, Iterable, Mapping
 
 API_URL = "https://api.ez-captcha.com"
 PREFIX = "EZCAPTCHA_"
 KEY = "EZCAPTCHA_CLIENT_KEY"
 KEY_FILE = "EZCAPTCHA_CLIENT_KEY_FILE"
+STORE = "EZCAPTCHA_STORE"
 #: As the vendor's SDK names it; in the environment only.
 SDK_KEY = "EZCAPTCHA_API_KEY"
 
 #: The store of a crawl with JOBDIR, in that folder.
 STORE_FILE = "ezcaptcha-clearances.sqlite"
+
+#: The stores by the scheme of ``EZCAPTCHA_STORE``: the backend's class. Those whose scheme is
+#: not ``sqlite`` are servers; the package that they need is named like the module.
+STORE_BACKENDS = {
+    "sqlite": "scrapy_ezcaptcha.stores.sqlite.SqliteBackend",
+    "redis": "scrapy_ezcaptcha.stores.redis.RedisBackend",
+    "rediss": "scrapy_ezcaptcha.stores.redis.RedisBackend",
+}
 
 #: Where a key is looked for, in words.
 KEY_SOURCES = (
@@ -36,33 +46,103 @@ KEY_SOURCES = (
 )
 
 
+def _boolean(value: Any) -> bool:
+    try:
+        return BaseSettings({"value": value}).getbool("value")
+    except ValueError:
+        raise ValueError("{name} is {value!r}, must be True or False") from None
+
+
+def _whole(least: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        try:
+            number = least - 1 if isinstance(value, bool | float) else int(value)
+        except (TypeError, ValueError):
+            number = least - 1
+        if number < least:
+            raise ValueError(f"{{name}} is {{value!r}}, must be a whole number from {least}")
+        return number
+
+    return parse
+
+
+def _seconds(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError("{name} is {value!r}, must be a number of seconds above 0")
+    return number
+
+
+def _domains(value: Any) -> tuple[str, ...]:
+    try:
+        values = BaseSettings({"value": value}).getlist("value")
+    except TypeError:
+        values = [None]
+    domains = tuple(
+        one.strip().lower().strip(".") if isinstance(one, str) else "" for one in values
+    )
+    if any(not domain or any(c in domain for c in "/:@*? ") for domain in domains):
+        example = 'a list of bare domains such as "shop.example"'
+        raise ValueError(f"{{name}} is {{value!r}}, must be {example}")
+    return domains
+
+
+def _api_url(value: Any) -> str:
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        host = parts.hostname or ""
+        safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+        usable = safe and host and parts.port != 0 and not parts.username
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(
+            "{name} must be an https:// URL without credentials;"
+            " plain http:// only toward a loopback host"
+        )
+    return str(value).rstrip("/")
+
+
+def _proxy(value: Any) -> Exit | None:
+    try:
+        return Exit.parse(value) if value != "" else None
+    except ExitError as error:
+        raise ValueError(f"{{name}}: {error}") from None
+
+
 @dataclass(frozen=True)
 class Config:
-    """Every ``EZCAPTCHA_*`` setting; the defaults are the documented ones."""
+    """Every ``EZCAPTCHA_*`` setting; the defaults are the documented ones.
+
+    A setting is named like its field here: ``EZCAPTCHA_MAX_TASKS`` is ``max_tasks``.
+    """
 
     client_key: str = field(default="", repr=False)
-    enabled: bool = True
-    app_id: int | None = None
-    api_url: str = API_URL
-    transparent_mode: bool = False
-    allowed_domains: tuple[str, ...] = ()
-    proxy: Exit | None = None
-    poll_interval: float = 3.0
-    solve_timeout: float = 120.0
-    http_timeout: float = 30.0
-    max_attempts: int = 2
-    max_tasks: int = 0
-    max_concurrent_tasks: int = 16
-    max_waiting: int = 1000
+    enabled: Annotated[bool, _boolean] = True
+    app_id: Annotated[int | None, _whole(0)] = None
+    api_url: Annotated[str, _api_url] = API_URL
+    transparent_mode: Annotated[bool, _boolean] = False
+    allowed_domains: Annotated[tuple[str, ...], _domains] = ()
+    proxy: Annotated[Exit | None, _proxy] = None
+    poll_interval: Annotated[float, _seconds] = 3.0
+    solve_timeout: Annotated[float, _seconds] = 120.0
+    http_timeout: Annotated[float, _seconds] = 30.0
+    max_attempts: Annotated[int, _whole(1)] = 2
+    max_tasks: Annotated[int, _whole(0)] = 0
+    max_concurrent_tasks: Annotated[int, _whole(1)] = 16
+    max_waiting: Annotated[int, _whole(0)] = 1000
     store_file: Path | None = None
-    store_is_own: bool = False  # of this crawl alone, in its JOBDIR
     store_url: str = field(default="", repr=False)
-    store_lease: float = 15.0
-    breaker_failures: int = 3
-    breaker_seconds: float = 300.0
-    close_spider_on_limit: bool = False
-    log_balance: bool = False
-    impersonate: bool = False
+    store_is_own: bool = False  # of this crawl alone, in its JOBDIR
+    store_lease: Annotated[float, _seconds] = 15.0
+    breaker_failures: Annotated[int, _whole(1)] = 3
+    breaker_seconds: Annotated[float, _seconds] = 300.0
+    close_spider_on_limit: Annotated[bool, _boolean] = False
+    log_balance: Annotated[bool, _boolean] = False
+    impersonate: Annotated[bool, _boolean] = False
     warnings: tuple[str, ...] = ()  # what looks like a mistake, but stops nothing
 
     @property
@@ -85,223 +165,126 @@ class Config:
         Raises:
             ConfigurationError: names every unusable setting, its value and what is allowed.
         """
-        reader = _Reader(settings)
-        config = cls(
-            client_key=reader.client_key(environ),
-            enabled=reader.boolean("EZCAPTCHA_ENABLED", cls.enabled),
-            app_id=reader.integer("EZCAPTCHA_APP_ID", cls.app_id),
-            api_url=reader.api_url("EZCAPTCHA_API_URL", cls.api_url),
-            transparent_mode=reader.boolean("EZCAPTCHA_TRANSPARENT_MODE", cls.transparent_mode),
-            allowed_domains=reader.domains("EZCAPTCHA_ALLOWED_DOMAINS"),
-            proxy=reader.proxy("EZCAPTCHA_PROXY"),
-            poll_interval=reader.seconds("EZCAPTCHA_POLL_INTERVAL", cls.poll_interval),
-            solve_timeout=reader.seconds("EZCAPTCHA_SOLVE_TIMEOUT", cls.solve_timeout),
-            http_timeout=reader.seconds("EZCAPTCHA_HTTP_TIMEOUT", cls.http_timeout),
-            max_attempts=reader.integer("EZCAPTCHA_MAX_ATTEMPTS", cls.max_attempts, least=1),
-            max_tasks=reader.integer("EZCAPTCHA_MAX_TASKS", cls.max_tasks),
-            max_concurrent_tasks=reader.integer(
-                "EZCAPTCHA_MAX_CONCURRENT_TASKS", cls.max_concurrent_tasks, least=1
-            ),
-            max_waiting=reader.integer("EZCAPTCHA_MAX_WAITING", cls.max_waiting),
-            store_lease=reader.seconds("EZCAPTCHA_STORE_LEASE", cls.store_lease),
-            breaker_failures=reader.integer(
-                "EZCAPTCHA_BREAKER_FAILURES", cls.breaker_failures, least=1
-            ),
-            breaker_seconds=reader.seconds("EZCAPTCHA_BREAKER_SECONDS", cls.breaker_seconds),
-            close_spider_on_limit=reader.boolean(
-                "EZCAPTCHA_CLOSE_SPIDER_ON_LIMIT", cls.close_spider_on_limit
-            ),
-            log_balance=reader.boolean("EZCAPTCHA_LOG_BALANCE", cls.log_balance),
-            impersonate=reader.boolean("EZCAPTCHA_IMPERSONATE", cls.impersonate),
-        )
-        store_file, store_url = reader.store("EZCAPTCHA_STORE")
-        job = settings.get("JOBDIR")
-        if reader.problems:
-            raise ConfigurationError(reader.problems)
-        return replace(
-            config,
-            store_file=store_file,
-            store_is_own=bool(job and store_file == Path(job, STORE_FILE)),
-            store_url=store_url,
-            warnings=tuple(reader.unknown_names()),
+        readers: dict[str, Callable[[], Any]] = {
+            "client_key": lambda: _client_key(settings, environ),
+            "store": lambda: _store(settings),
+            **{name: partial(_value, settings, name, parse) for name, parse in _parsers().items()},
+        }
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for name, read in readers.items():
+            try:
+                values[name] = read()
+            except ValueError as error:  # noqa: PERF203  (a few settings)
+                problems.append(str(error))
+        if problems:
+            raise ConfigurationError(problems)
+        store, job = values.pop("store"), settings.get("JOBDIR")
+        return cls(
+            **values,
+            store_file=store if isinstance(store, Path) else None,
+            store_url=store if isinstance(store, str) else "",
+            store_is_own=bool(job and store == Path(job, STORE_FILE)),
+            warnings=tuple(_unknown(settings)),
         )
 
 
-class _Reader:
-    """Reads one setting at a time and collects what is wrong with them."""
-
-    def __init__(self, settings: BaseSettings) -> None:
-        self._settings = settings
-        self._asked: set[str] = set()
-        self.problems: list[str] = []
-
-    def unknown_names(self) -> list[str]:
-        """Return what to say of settings that look like ours and were not asked for."""
-        return [
-            f"there is no setting {name}; did you mean {self._nearest(name)}?"
-            for name in sorted(self._settings)
-            if name.startswith(PREFIX) and name not in self._asked
-        ]
-
-    def client_key(self, environ: Mapping[str, str]) -> str:
-        self._asked |= {KEY, KEY_FILE}
-        for source in (self._settings, environ):
-            if value := source.get(KEY):
-                return self._checked_key(value, KEY)
-            if path := source.get(KEY_FILE):
-                return self._key_in_file(path)
-        return self._checked_key(environ.get(SDK_KEY, ""), SDK_KEY)
-
-    def boolean(self, name: str, default: bool) -> bool:
-        self._asked.add(name)
-        try:
-            return self._settings.getbool(name, default)
-        except ValueError:
-            self._refuse(name, "True or False")
-            return default
-
-    def integer(self, name: str, default: Any, *, least: int = 0) -> Any:
-        value = self._get(name)
-        if value is None:
-            return default
-        try:
-            number = None if isinstance(value, bool | float) else int(value)
-        except (TypeError, ValueError):
-            number = None
-        if number is None or number < least:
-            self._refuse(name, f"a whole number from {least}")
-            return default
-        return number
-
-    def seconds(self, name: str, default: float) -> float:
-        value = self._get(name)
-        if value is None:
-            return default
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not 0 < number < math.inf:
-            self._refuse(name, "a number of seconds above 0")
-            return default
-        return number
-
-    def domains(self, name: str) -> tuple[str, ...]:
-        self._asked.add(name)
-        try:
-            values = self._settings.getlist(name)
-        except TypeError:
-            values = [None]
-        domains: list[str] = []
-        for value in values:
-            domain = value.strip().lower().strip(".") if isinstance(value, str) else ""
-            if not domain or any(c in domain for c in "/:@*? "):
-                self._refuse(name, 'a list of bare domains such as "shop.example"')
-                return ()
-            domains.append(domain)
-        return tuple(domains)
-
-    def api_url(self, name: str, default: str) -> str:
-        value = self._get(name, default)
-        try:
-            parts = urlsplit(value if isinstance(value, str) else "")
-            host = parts.hostname or ""
-            safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-            usable = safe and host and parts.port != 0 and not parts.username
-        except ValueError:
-            usable = False
-        if not usable:
-            self.problems.append(
-                f"{name} must be an https:// URL without credentials;"
-                " plain http:// only toward a loopback host"
-            )
-            return default
-        return str(value).rstrip("/")
-
-    def proxy(self, name: str) -> Exit | None:
-        value = self._get(name)
-        if value is None or value == "":
-            return None
-        try:
-            return Exit.parse(value)
-        except ExitError as error:
-            self.problems.append(f"{name}: {error}")
-            return None
-
-    def store(self, name: str) -> tuple[Path | None, str]:
-        """Return the file or the URL of a server where clearances are kept."""
-        value = self._get(name)
-        job = self._settings.get("JOBDIR")
-        if value in (None, "", "sqlite://"):
-            if value and not job:
-                self.problems.append(f"{name} names no file, and there is no JOBDIR to put one in")
-            return Path(job, STORE_FILE) if job else None, ""
-        if value == "memory":
-            return None, ""
-        text = str(value) if isinstance(value, str | os.PathLike) else ""
-        scheme, separator, rest = text.partition("://")
-        if separator and scheme in {"redis", "rediss"}:
-            if problem := _redis_problem(text):
-                self.problems.append(f"{name}: {problem}")
-            return None, text
-        path = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else text
-        if not path or "://" in path:
-            self.problems.append(
-                f'{name} must be a path, "sqlite:///path", "redis://host:port/number",'
-                ' "rediss://...", or "memory"'
-            )
-            return None, ""
-        file = Path(path).expanduser()
-        if not file.parent.is_dir() or file.is_dir():
-            self.problems.append(
-                f"{name} is the file {str(file)!r}, but"
-                + (" that is a folder" if file.is_dir() else f" there is no folder {file.parent}")
-            )
-        return file, ""
-
-    def _get(self, name: str, default: Any = None) -> Any:
-        self._asked.add(name)
-        return self._settings.get(name, default)
-
-    def _key_in_file(self, path: Any) -> str:
-        try:
-            key = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, TypeError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            self.problems.append(f"{KEY_FILE} is {path!r}, which cannot be read: {reason}")
-            return ""
-        if not key:
-            self.problems.append(f"{KEY_FILE} is {path!r}, which is empty")
-        return self._checked_key(key, KEY_FILE)
-
-    def _checked_key(self, value: Any, name: str) -> str:
-        key = value.strip() if isinstance(value, str) else "\0"
-        if not (key.isascii() and key.replace(" ", "\0").isprintable()):
-            self.problems.append(f"{name} must be one word of printable ASCII")
-            return ""
-        return key
-
-    def _nearest(self, name: str) -> str:
-        if name == SDK_KEY:  # near to another one by its letters
-            return KEY
-        return get_close_matches(name, sorted(self._asked), n=1, cutoff=0.0)[0]
-
-    def _refuse(self, name: str, allowed: str) -> None:
-        self.problems.append(f"{name} is {self._get(name)!r}, must be {allowed}")
+def setting_names() -> set[str]:
+    """Return the names of all settings."""
+    return {KEY, KEY_FILE, STORE} | {PREFIX + name.upper() for name in _parsers()}
 
 
-def _redis_problem(url: str) -> str | None:
-    """Say why no server can be asked at *url*; the text does not repeat it."""
-    if find_spec("redis") is None:
-        return "a Redis server needs redis-py: pip install 'scrapy-ezcaptcha[redis]'"
+def _parsers() -> dict[str, Callable[[Any], Any]]:
+    """Return what reads each setting, by the name of its field."""
+    hints = get_type_hints(Config, include_extras=True)
+    read = {name: hint for name, hint in hints.items() if get_origin(hint) is Annotated}
+    return {name: hint.__metadata__[0] for name, hint in read.items()}
+
+
+def _value(settings: BaseSettings, field_name: str, parse: Callable[[Any], Any]) -> Any:
+    name = PREFIX + field_name.upper()
+    value = settings.get(name)
+    try:
+        return getattr(Config, field_name) if value is None else parse(value)
+    except ValueError as error:
+        raise ValueError(str(error).format(name=name, value=value)) from None
+
+
+def _unknown(settings: BaseSettings) -> Iterable[str]:
+    """Return what to say of settings that look like ours and are not."""
+    known = setting_names()
+    for name in sorted(settings):
+        if name.startswith(PREFIX) and name not in known:
+            nearest = get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
+            nearest = KEY if name == SDK_KEY else nearest  # that is near to another by its letters
+            yield f"there is no setting {name}; did you mean {nearest}?"
+
+
+def _client_key(settings: BaseSettings, environ: Mapping[str, str]) -> str:
+    for source in (settings, environ):
+        if value := source.get(KEY):
+            return _checked_key(value, KEY)
+        if path := source.get(KEY_FILE):
+            return _checked_key(_content_of(path), KEY_FILE)
+    return _checked_key(environ.get(SDK_KEY, ""), SDK_KEY)
+
+
+def _content_of(path: Any) -> str:
+    try:
+        content = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ValueError(f"{KEY_FILE} is {path!r}, which cannot be read: {reason}") from None
+    if not content:
+        raise ValueError(f"{KEY_FILE} is {path!r}, which is empty")
+    return content
+
+
+def _checked_key(value: Any, name: str) -> str:
+    key = value.strip() if isinstance(value, str) else "\0"
+    if not (key.isascii() and key.replace(" ", "\0").isprintable()):
+        raise ValueError(f"{name} must be one word of printable ASCII")
+    return key
+
+
+def _store(settings: BaseSettings) -> Path | str | None:
+    """Return the file or the URL of a server where clearances are kept, None for memory."""
+    value, job = settings.get(STORE), settings.get("JOBDIR")
+    if value in (None, "", "sqlite://"):
+        if value and not job:
+            raise ValueError(f"{STORE} names no file, and there is no JOBDIR to put one in")
+        return Path(job, STORE_FILE) if job else None
+    if value == "memory":
+        return None
+    text = str(value) if isinstance(value, str | os.PathLike) else ""
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme in STORE_BACKENDS and scheme != "sqlite":
+        _check_server(text)
+        return text
+    path = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else text
+    if not path or "://" in path:
+        allowed = '"sqlite:///path", "redis://host:port/number", "rediss://...", or "memory"'
+        raise ValueError(f"{STORE} must be a path, {allowed}")
+    file = Path(path).expanduser()
+    if not file.parent.is_dir() or file.is_dir():
+        reason = "that is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise ValueError(f"{STORE} is the file {str(file)!r}, but {reason}")
+    return file
+
+
+def _check_server(url: str) -> None:
+    """Raise ValueError if no server can be asked at *url*; the text does not repeat it."""
+    scheme = url.partition("://")[0]
+    package = STORE_BACKENDS[scheme].split(".")[-2]
+    if find_spec(package) is None:
+        install = f"pip install 'scrapy-ezcaptcha[{package}]'"
+        raise ValueError(f"{STORE}: {scheme}:// needs a client: {install}")
     try:
         parts = urlsplit(url)
-        sound = bool(parts.hostname) and parts.port != 0
+        number = parts.path.removeprefix("/")
+        is_sound = parts.hostname and parts.port != 0 and (not number or number.isdecimal())
     except ValueError:
-        sound = False
-    number = parts.path.removeprefix("/") if sound else "?"
-    if not sound or (number and not number.isdecimal()):
-        return (
-            "must be redis://user:password@host:port/number, of which only the host must be there"
-        )
-    return None
+        is_sound = False
+    if not is_sound:
+        form = f"{package}://user:password@host:port/number"
+        raise ValueError(f"{STORE}: must be {form}, of which only the host must be there")

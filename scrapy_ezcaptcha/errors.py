@@ -1,17 +1,20 @@
-"""Every exception this package raises, and what each one means for money.
+"""Every exception that this package raises, and what each one means for money.
 
-Nothing here carries a secret: whoever builds an error from the service's words
-redacts them first.
+No exception carries a secret: the service's words are redacted before they get here.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from scrapy.exceptions import IgnoreRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_MAX_CHARS = 300
 
 #: The key is wrong, disabled or out of money. Thirty of these within a minute on
 #: ``createTask`` get the key banned for three minutes (the vendor's SDK).
@@ -25,19 +28,11 @@ THROTTLE_CODES = frozenset({"ERROR_REQUEST_LIMIT", "ERROR_REQUEST_BANNED"})
 #: The same request would fail the same way.
 TERMINAL_CODES = frozenset(
     {
-        "ERROR_CONTENT_TYPE_ERROR",
-        "ERROR_NOT_FOUND",
-        "ERROR_PACKAGE_NOT_EXIST",
-        "ERROR_PACKAGE_TASK_TYPE_NOT_SUPPORTED",
-        "ERROR_REQUEST_METHOD",
-        "ERROR_REQUEST_PARAMETERS",
-        "ERROR_REQUEST_PROXY_MISSING",
-        "ERROR_SUBSCRIPTION_EXPIRED",
-        "ERROR_TASK_NOT_EXIST",
-        "ERROR_TASK_TYPE_NOT_ALLOWED",
-        "ERROR_TASK_TYPE_NOT_AVAILABLE",
-        "ERROR_TASK_TYPE_NOT_SUPPORTED",
-        "ERROR_WEBSITE_NOT_ALLOWED",
+        *("ERROR_CONTENT_TYPE_ERROR", "ERROR_NOT_FOUND", "ERROR_PACKAGE_NOT_EXIST"),
+        *("ERROR_PACKAGE_TASK_TYPE_NOT_SUPPORTED", "ERROR_REQUEST_METHOD"),
+        *("ERROR_REQUEST_PARAMETERS", "ERROR_REQUEST_PROXY_MISSING", "ERROR_SUBSCRIPTION_EXPIRED"),
+        *("ERROR_TASK_NOT_EXIST", "ERROR_TASK_TYPE_NOT_ALLOWED", "ERROR_TASK_TYPE_NOT_AVAILABLE"),
+        *("ERROR_TASK_TYPE_NOT_SUPPORTED", "ERROR_WEBSITE_NOT_ALLOWED"),
     }
 )
 
@@ -56,16 +51,21 @@ class EzCaptchaError(Exception):
 
     code: str = "ERROR"
     task_id: str | None = None
+    _is_terminal = False
 
     def is_terminal(self) -> bool:
         """Whether asking for the same solve again is pointless."""
+        return self._is_terminal
+
+    def is_credentials(self) -> bool:
+        """Whether every further call with this key would fail too."""
         return False
 
     def is_worth_another_task(self) -> bool:
         """Whether a further task may succeed, and surely is not a second one for the same.
 
-        Only after a task is known to have existed and failed: where its creation was
-        never answered, it may be in work and paid for.
+        Only after a task is known to have existed and failed: if its creation was never
+        answered, it may be under way and paid for.
         """
         return self.task_id is not None and not self.is_terminal()
 
@@ -84,37 +84,17 @@ class InvalidTask(EzCaptchaError, ValueError):
     """A task that the service would refuse, found before it was sent."""
 
     code = "INVALID_TASK"
-
-    def is_terminal(self) -> bool:
-        """Return True: the same task stays invalid."""
-        return True
+    _is_terminal = True
 
 
 class InvalidOptions(EzCaptchaError, IgnoreRequest):
     """``request.meta["ezcaptcha"]`` has an unknown key or a wrong type.
 
-    Reaches the request's errback. It is an :class:`~scrapy.exceptions.IgnoreRequest`
+    It reaches the request's errback. It is an :class:`~scrapy.exceptions.IgnoreRequest`
     so that Scrapy does not log a traceback beside our own line.
     """
 
     code = "INVALID_OPTIONS"
-
-
-class ExitError(EzCaptchaError):
-    """The request leaves by no proxy that the service could use.
-
-    ``cause`` is one of ``none``, ``credentials``, ``private``, ``unreadable``, ``handler``.
-    """
-
-    code = "EXIT"
-
-    def __init__(self, cause: str, message: str) -> None:
-        self.cause = cause
-        super().__init__(message)
-
-    def is_terminal(self) -> bool:
-        """Return True: the proxy does not get better by waiting."""
-        return True
 
 
 class GivenUp(EzCaptchaError):
@@ -124,36 +104,82 @@ class GivenUp(EzCaptchaError):
     ``DOMAIN_NOT_ALLOWED``.
     """
 
+    _is_terminal = True  # asking again now changes nothing
+
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
 
-    def is_terminal(self) -> bool:
-        """Return True: asking again now changes nothing."""
-        return True
+
+class ExitError(EzCaptchaError):
+    """The request leaves through no proxy that the service could use.
+
+    ``cause`` is one of ``none``, ``credentials``, ``private``, ``unreadable``, ``handler``.
+    """
+
+    code = "EXIT"
+    _is_terminal = True  # the proxy does not get better by waiting
+
+    def __init__(self, cause: str, message: str) -> None:
+        self.cause = cause
+        super().__init__(message)
 
 
 class FailedElsewhere(EzCaptchaError):
-    """Another process led the solve, and it failed there; ``code`` and text are its."""
+    """The solve of another process failed; ``code`` and text are those of its error."""
 
-    def __init__(self, code: str, message: str, *, task_id: str | None, is_terminal: bool) -> None:
+    def __init__(self, code: str, message: str, task_id: str | None, is_terminal: bool) -> None:
         self.code = code
         self.task_id = task_id
         self._is_terminal = is_terminal
         super().__init__(message)
 
-    def is_terminal(self) -> bool:
-        """Return what it was there."""
-        return self._is_terminal
-
 
 class CrawlEnding(EzCaptchaError):
-    """The crawl is closing; who waits for a solve is to be put back into the queue."""
+    """The crawl is closing; requests that wait for a solve go back into the queue."""
 
     code = "CRAWL_ENDING"
 
     def __init__(self) -> None:
         super().__init__("the crawl is ending")
+
+
+class TransportError(EzCaptchaError):
+    """No answer came: refused, cut, or out of time.
+
+    ``sent`` is False only if the request surely never reached the service, and may
+    therefore be sent again without paying twice.
+    """
+
+    code = "TRANSPORT_ERROR"
+
+    def __init__(self, message: str, *, sent: bool, task_id: str | None = None) -> None:
+        self.sent = sent
+        self.task_id = task_id
+        super().__init__(message)
+
+
+class SolveTimeout(EzCaptchaError):
+    """The task was created, and had no result when its time was up."""
+
+    code = "SOLVE_TIMEOUT"
+
+    def __init__(self, seconds: float, *, task_id: str | None = None) -> None:
+        self.task_id = task_id
+        super().__init__(f"no result within {seconds:g} s")
+
+
+class UnexpectedResponse(EzCaptchaError):
+    """An answer that is not what the service documents: HTML, broken JSON, wrong types."""
+
+    code = "UNEXPECTED_RESPONSE"
+
+    def __init__(
+        self, message: str, *, status: int | None = None, task_id: str | None = None
+    ) -> None:
+        self.status = status
+        self.task_id = task_id
+        super().__init__(message)
 
 
 class ApiError(EzCaptchaError):
@@ -203,39 +229,22 @@ class ApiError(EzCaptchaError):
         return self.code in OUTAGE_CODES
 
 
-class TransportError(EzCaptchaError):
-    """No answer came: refused, cut, or out of time.
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """Return *text* as one line of at most 300 characters without any of *secrets*.
 
-    ``sent`` is False only where the request surely never reached the service,
-    and may therefore be sent again without paying twice.
+    Each secret is also looked for URL-quoted, unquoted and in base64, the forms
+    in which a server echoes what it was sent.
     """
-
-    code = "TRANSPORT_ERROR"
-
-    def __init__(self, message: str, *, sent: bool, task_id: str | None = None) -> None:
-        self.sent = sent
-        self.task_id = task_id
-        super().__init__(message)
+    for secret in sorted(_forms(secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _MAX_CHARS else line[: _MAX_CHARS - 1] + "…"
 
 
-class SolveTimeout(EzCaptchaError):
-    """The task was created, and had no result when its time was up."""
-
-    code = "SOLVE_TIMEOUT"
-
-    def __init__(self, seconds: float, *, task_id: str | None = None) -> None:
-        self.task_id = task_id
-        super().__init__(f"no result within {seconds:g} s")
-
-
-class UnexpectedResponse(EzCaptchaError):
-    """An answer that is not what the service documents: HTML, broken JSON, wrong types."""
-
-    code = "UNEXPECTED_RESPONSE"
-
-    def __init__(
-        self, message: str, *, status: int | None = None, task_id: str | None = None
-    ) -> None:
-        self.status = status
-        self.task_id = task_id
-        super().__init__(message)
+def _forms(secrets: Iterable[str]) -> set[str]:
+    forms: set[str] = set()
+    for secret in secrets:
+        plain = unquote(secret)
+        forms |= {secret, plain, quote(plain), quote(plain, safe="")}
+        forms.add(b64encode(plain.encode()).decode())
+    return forms - {""}

@@ -1,28 +1,13 @@
-"""Through which proxy does a request leave, credentials and all?
-
-A clearance holds for one exit only, so the service must solve through the very
-proxy by which the request left. By the time a challenge is seen, Scrapy has moved
-the proxy's credentials from ``meta["proxy"]`` into the ``Proxy-Authorization``
-header (``HttpProxyMiddleware``, order 750); here they are put together again.
-"""
+"""An exit: the proxy through which a request leaves, and what the service requires of it."""
 
 from __future__ import annotations
 
 import ipaddress
-from base64 import b64decode
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from scrapy import Request
-from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
-from scrapy.utils.httpobj import urlparse_cached
-from scrapy.utils.misc import load_object
-
 from scrapy_ezcaptcha.errors import ExitError
-
-if TYPE_CHECKING:
-    from scrapy.settings import BaseSettings
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080}
 
@@ -40,9 +25,6 @@ NO_CREDENTIALS = "credentials"
 PRIVATE_HOST = "private"
 UNREADABLE = "unreadable"
 NO_PROXY_SUPPORT = "handler"
-
-# Download handlers that cannot leave by a proxy.
-_WITHOUT_PROXIES = frozenset({"scrapy.core.downloader.handlers.http2.H2DownloadHandler"})
 
 _MESSAGES = {
     NO_PROXY: "the request leaves by no proxy, and the service solves only through one;"
@@ -71,14 +53,10 @@ class Exit:
 
     @classmethod
     def parse(cls, url: Any, *, credentials: tuple[str, str] | None = None) -> Exit:
-        """Read a proxy URL; without a scheme it is http, as for Scrapy.
+        """Read ``scheme://user:password@host:port``, URL-quoted; the scheme is http by default.
 
-        Args:
-            url: ``scheme://user:password@host:port``, URL-quoted.
-            credentials: user name and password, unquoted, in place of those in the URL.
-
-        Raises:
-            ExitError: not such a URL. The text does not repeat it.
+        *credentials* are user name and password, unquoted, in place of those in the URL. Raises
+        ExitError if it is not such a URL; the text does not repeat it.
         """
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -88,7 +66,7 @@ class Exit:
         except (AttributeError, KeyError, TypeError, ValueError):
             host = ""
         if not host or any(c in host for c in " %\\") or not host.isprintable():
-            raise ExitError(UNREADABLE, _MESSAGES[UNREADABLE])
+            raise exit_error(UNREADABLE)
         username, password = credentials or (
             unquote(parts.username or ""),
             unquote(parts.password or ""),
@@ -124,15 +102,10 @@ class Exit:
 
 
 def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:
-    """Return *exit* if the service can use it.
+    """Return *exit* if the service can use it; raise ExitError, which says what to set, if not.
 
-    Args:
-        exit: the proxy, None if there is none.
-        allow_private: True while the service itself is on loopback.
-
-    Raises:
-        ExitError: says what is missing and what to set. The service would refuse such
-            a proxy too, at the cost of a round trip.
+    The service would refuse such a proxy too, at the cost of a round trip. *allow_private* is
+    True while the service itself is on loopback.
     """
     if exit is None:
         raise exit_error(NO_PROXY)
@@ -146,93 +119,16 @@ def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:
 def is_loopback(host: str) -> bool:
     """Whether *host* is this machine itself."""
     address = _ip_address(host)
-    return address.is_loopback if address else _is_localhost(host)
+    return address.is_loopback if address else f".{host}".endswith(".localhost")
 
 
 def is_private(host: str) -> bool:
     """Whether *host* is, by its looks, out of reach for anybody outside its network."""
     address = _ip_address(host)
     if address is None:
-        return _is_localhost(host)
+        return f".{host}".endswith(".localhost")
     mapped = getattr(address, "ipv4_mapped", None) or address
     return any(mapped.version == network.version and mapped in network for network in _PRIVATE)
-
-
-class ExitFinder:
-    """Finds the exit of a request before it is sent, and after.
-
-    Which proxy a request will leave by is left to Scrapy's own
-    ``HttpProxyMiddleware``, tried on a stand-in, so that ``meta["proxy"]``, the
-    environment and ``no_proxy`` count here exactly as they count there.
-    """
-
-    def __init__(self, settings: BaseSettings) -> None:
-        self._encoding: str = settings.get("HTTPPROXY_AUTH_ENCODING") or "latin-1"
-        self._proxies = (
-            HttpProxyMiddleware(self._encoding) if settings.getbool("HTTPPROXY_ENABLED") else None
-        )
-        self.schemes_without_proxies = frozenset(
-            scheme
-            for scheme, handler in settings.getwithbase("DOWNLOAD_HANDLERS").items()
-            if handler is not None and _is_without_proxies(handler)
-        )
-
-    def can_use_proxies(self, request: Request) -> bool:
-        """Whether Scrapy's download handler could send *request* by a proxy."""
-        return urlparse_cached(request).scheme not in self.schemes_without_proxies
-
-    def before_sending(self, request: Request) -> Exit | None:
-        """Return by which proxy *request* is going to leave, None if by none.
-
-        Raises:
-            ExitError: its proxy is no proxy URL.
-        """
-        stand_in = Request(request.url, meta=_proxy_meta(request))
-        if authorization := request.headers.get(b"Proxy-Authorization"):
-            stand_in.headers[b"Proxy-Authorization"] = authorization
-        if self._proxies is not None:
-            try:
-                self._proxies.process_request(stand_in)
-            except ValueError:
-                raise ExitError(UNREADABLE, _MESSAGES[UNREADABLE]) from None
-        return self.after_sending(stand_in)
-
-    def after_sending(self, request: Request) -> Exit | None:
-        """Return by which proxy *request* left, None if by none.
-
-        Raises:
-            ExitError: its proxy is no proxy URL.
-        """
-        url = request.meta.get("proxy")
-        if not url:
-            return None
-        authorization = request.headers.get(b"Proxy-Authorization")
-        return Exit.parse(url, credentials=self._credentials(authorization))
-
-    def _credentials(self, authorization: bytes | None) -> tuple[str, str] | None:
-        scheme, _, encoded = (authorization or b"").partition(b" ")
-        if scheme.lower() != b"basic":
-            return None
-        try:
-            pair = b64decode(encoded, validate=True).decode(self._encoding)
-        except ValueError:
-            return None
-        username, _, password = pair.partition(":")
-        return username, password
-
-
-def _is_without_proxies(handler: Any) -> bool:
-    try:
-        cls = load_object(handler)
-    except ImportError:  # Scrapy says so when it is needed
-        return False
-    names = (f"{base.__module__}.{base.__qualname__}" for base in getattr(cls, "__mro__", ()))
-    return not _WITHOUT_PROXIES.isdisjoint(names)
-
-
-def _proxy_meta(request: Request) -> dict[str, Any]:
-    keys = ("proxy", "_auth_proxy", "_scheme_proxy")
-    return {key: request.meta[key] for key in keys if key in request.meta}
 
 
 def exit_error(cause: str, exit: Exit | None = None) -> ExitError:
@@ -245,7 +141,3 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return None
-
-
-def _is_localhost(host: str) -> bool:
-    return host == "localhost" or host.endswith(".localhost")

@@ -1,8 +1,8 @@
-"""With JOBDIR, those who wait are on disk too, should the machine die.
+"""With JOBDIR, waiting requests are on disk too, in case the process is killed.
 
-A request that waits has left the scheduler's queue, and more of them may wait than Scrapy
-alone would have in flight. Each stands here from when it begins to wait until it reaches the
-downloader; what a killed crawl leaves behind, the next one sends.
+A request that waits has left the scheduler's queue, and more requests may wait than Scrapy
+alone has in flight. The journal has each of them from when it begins to wait until it reaches
+the downloader. The next run sends what a killed run left there.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import logging
 import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from scrapy.utils.job import job_dir
 from scrapy.utils.request import request_from_dict
 
-from scrapy_ezcaptcha.note import Note, take_ticket
+from scrapy_ezcaptcha.memo import Memo, take_ticket
 from scrapy_ezcaptcha.stores.sqlite import open_private
 
 if TYPE_CHECKING:
@@ -51,18 +51,18 @@ class Journal:
         return cls(Path(folder), spider) if folder and spider is not None else None
 
     def add(self, request: Request) -> None:
-        """Note that *request* waits; one that cannot be written is as safe as Scrapy has it."""
-        note = Note.on(request)
-        ticket = note.ticket or uuid4().hex  # a run may meet tickets of the one before
+        """Note that *request* waits; one that cannot be pickled is left out, as Scrapy does."""
+        memo = Memo.on(request)
+        ticket = memo.ticket or uuid4().hex  # unlike any ticket of the run before
         try:
             record = pickle.dumps(request.to_dict(spider=self._spider), protocol=4)
         except (ValueError, AttributeError, TypeError, pickle.PicklingError):
             return
         self._file.execute("INSERT OR REPLACE INTO waiting VALUES (?, ?)", (ticket, record))
-        replace(note, ticket=ticket).put_on(request)
+        replace(memo, ticket=ticket).put_on(request)
 
     def remove(self, request: Request) -> None:
-        """Note that *request* waits no more."""
+        """Note that *request* no longer waits."""
         ticket = take_ticket(request)
         if ticket is not None:
             self._file.execute("DELETE FROM waiting WHERE ticket = ?", (ticket,))
@@ -71,7 +71,11 @@ class Journal:
         """Return the requests that waited when a former crawl was killed."""
         rows = self._file.execute("SELECT request FROM waiting ORDER BY rowid").fetchall()
         if rows:
-            logger.info("%d requests waited for a solve when the last run died", len(rows))
+            logger.info(
+                "%d requests waited for a solve when the last run was killed; they are sent now",
+                len(rows),
+                extra={"spider": self._spider},
+            )
         return [request_from_dict(pickle.loads(row), spider=self._spider) for (row,) in rows]  # noqa: S301  (as Scrapy's own queue beside it)
 
     def clear(self) -> None:
@@ -79,22 +83,22 @@ class Journal:
         self._file.execute("DELETE FROM waiting")
 
     def close(self) -> None:
-        """End cleanly: nobody waits any more."""
+        """Remove the file: no request waits any more."""
         self._file.close()
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
 
-def remove_empty_files(settings: BaseSettings) -> None:
-    """Remove what a killed crawl had begun to write in Scrapy's own queue in JOBDIR.
+def remove_empty_files(settings: BaseSettings, log: logging.LoggerAdapter[Any]) -> None:
+    """Remove files that a killed crawl left empty in Scrapy's own queue in JOBDIR.
 
-    That queue writes its files in place, and a job that has an empty one cannot be opened any
-    more. Replays make such moments more frequent. Call it before the scheduler opens.
+    That queue writes its files in place, and Scrapy cannot open a job with an empty one.
+    Replays make such moments more frequent. Call this before the scheduler opens.
     """
     folder = job_dir(settings)
     if folder is None:
         return
     for path in Path(folder, "requests.queue").rglob("*"):
         if path.is_file() and not path.stat().st_size:
-            logger.info("A killed crawl left %s empty: removed", path)
+            log.info("Removed %s, which a killed crawl left empty", path)
             path.unlink()

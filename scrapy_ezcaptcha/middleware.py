@@ -1,4 +1,4 @@
-"""Scrapy's way in: sees challenges, hands them on, and replays what was challenged."""
+"""Scrapy's way in: the hooks, and the only place that creates and connects all objects."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy import Request, signals
 from scrapy.exceptions import NotConfigured
-from scrapy.utils.defer import deferred_from_coro
 
 from scrapy_ezcaptcha.broker import Broker
-from scrapy_ezcaptcha.cache import keep_challenges_out
 from scrapy_ezcaptcha.challenge import challenge_sign
-from scrapy_ezcaptcha.clearance import Dresser
 from scrapy_ezcaptcha.client import EzCaptchaClient
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
+from scrapy_ezcaptcha.engine import Engine
 from scrapy_ezcaptcha.errors import (
     ConfigurationError,
     CrawlEnding,
@@ -22,19 +20,21 @@ from scrapy_ezcaptcha.errors import (
     EzCaptchaError,
     InvalidOptions,
 )
-from scrapy_ezcaptcha.exit import ExitFinder
-from scrapy_ezcaptcha.holdings import Holdings
+from scrapy_ezcaptcha.headers import ClearanceHeaders
+from scrapy_ezcaptcha.httpcache import keep_challenges_out
 from scrapy_ezcaptcha.journal import Journal, remove_empty_files
+from scrapy_ezcaptcha.known import KnownClearances
 from scrapy_ezcaptcha.lru import Lru
-from scrapy_ezcaptcha.note import Note, place_of, restore_filtering, take_off
-from scrapy_ezcaptcha.options import META_KEY, is_allowed_domain, options_of
+from scrapy_ezcaptcha.memo import Memo, host_and_zone, restore_filtering, take_off
 from scrapy_ezcaptcha.order import order_problems
-from scrapy_ezcaptcha.replay import SOLVED_FLAG, Replayer, fresh_copy_of, replay_of
-from scrapy_ezcaptcha.report import Report
+from scrapy_ezcaptcha.replay import SOLVED_FLAG, Replayer, replay_of
+from scrapy_ezcaptcha.report import balance, log_sums
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved
 from scrapy_ezcaptcha.solver import Solver
-from scrapy_ezcaptcha.stores import SharedStore, StoreError, open_store
-from scrapy_ezcaptcha.waiting import WaitingRoom
+from scrapy_ezcaptcha.stores import StoreError, open_store
+from scrapy_ezcaptcha.stores.sharing import Sharing
+from scrapy_ezcaptcha.target import META_KEY, Targets
+from scrapy_ezcaptcha.waiting import WaitingRequests
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -42,10 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearance import Clearance
-    from scrapy_ezcaptcha.options import Options
     from scrapy_ezcaptcha.stores import Store
-
-logger = logging.getLogger(__name__)
 
 UNSOLVED_FLAG = "ezcaptcha-unsolved"
 ERROR_META = "ezcaptcha_error"
@@ -59,9 +56,9 @@ _MAX_SAID = 1000
 class EzCaptchaMiddleware:
     """Downloader middleware for order 585.
 
-    A challenged request in scope waits for a solve and is then replayed with the
-    clearance that came of it; later requests of the same zone by the same exit carry
-    it from the start. What cannot be solved is handed on as it came, with
+    A challenged request in scope waits for a solve and is then sent again with the
+    clearance. Later requests to the same zone through the same exit carry the clearance
+    from the start. A challenge that cannot be solved goes on to the spider as it came, with
     ``"ezcaptcha-unsolved"`` in ``response.flags`` and the reason in
     ``response.meta["ezcaptcha_error"]``.
     """
@@ -74,31 +71,38 @@ class EzCaptchaMiddleware:
         self._crawler = crawler
         self._config = config
         self._stats = crawler.stats
+        self._log = log = _log_of(crawler)
         self._client = EzCaptchaClient.from_config(config)
-        self._exits = ExitFinder(crawler.settings)
-        self._dresser = Dresser.from_settings(crawler.settings, impersonate=config.impersonate)
-        solver = Solver(self._client, config, self._stats, reactor.seconds, self._limit_reached)
-        self._store = SharedStore(
-            store, reactor=reactor, stats=self._stats, lease=config.store_lease
+        self._engine = Engine(crawler, log)
+        self._targets = Targets(config, crawler.settings)
+        self._headers = ClearanceHeaders.from_settings(
+            crawler.settings, impersonate=config.impersonate
         )
-        self._room = WaitingRoom(crawler, config.max_waiting)
-        self._broker = Broker(
-            solver,
-            Holdings(self._store),
-            self._store,
-            self._room,
-            stats=self._stats,
+        self._solver = Solver(
+            self._client, config, self._stats, log, reactor.seconds, self._limit_reached
+        )
+        self._known = KnownClearances(keeps_changes=store is not None)
+        self._sharing = Sharing(
+            self._known,
+            store,
             reactor=reactor,
-            is_closing=self._is_closing,
+            stats=self._stats,
+            log=log,
+            lease_seconds=config.store_lease,
+            on_useless=self._solver.failed,
         )
-        self._replayer = Replayer(self._broker, self._store, self._exits, config)
-        self._report = Report(self._client, self._stats, ask_balance=config.log_balance)
+        self._journal = Journal.of(crawler)
+        self._waiting = WaitingRequests(self._engine, config.max_waiting, self._journal)
+        parts = (self._solver, self._known, self._sharing, self._waiting, self._engine.is_closing)
+        self._broker = Broker(*parts, stats=self._stats, log=log, reactor=reactor)
+        self._replayer = Replayer(self._broker, self._known, self._sharing, config)
+        self._balance: float | None = None  # at the start, if it is to be logged
         self._said: Lru[str, bool] = Lru(_MAX_SAID)
-        self._is_busy = False
+        self._follows_requests = False
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Read the settings; see ``docs/settings.md``.
+        """Read the settings; see ``docs/reference/settings.md``.
 
         Raises:
             NotConfigured: switched off, without a key, or without a reactor.
@@ -111,15 +115,16 @@ class EzCaptchaMiddleware:
             raise NotConfigured("TWISTED_REACTOR_ENABLED is False; treq needs a Twisted reactor")
         if not config.client_key:
             raise NotConfigured(f"no EzCaptcha key; set {KEY_SOURCES}")
+        log = _log_of(crawler)
         for warning in (*config.warnings, *order_problems(crawler.settings, cls)):
-            logger.warning(warning)
-        remove_empty_files(crawler.settings)
+            log.warning(warning)
+        remove_empty_files(crawler.settings, log)
         try:
             store = open_store(config)
         except StoreError as error:
             if not config.store_is_own:
                 raise ConfigurationError([f"EZCAPTCHA_STORE cannot be opened: {error}"]) from None
-            logger.warning("The store in JOBDIR cannot be opened (%s); using memory alone", error)
+            log.warning("The store in JOBDIR cannot be opened (%s); using memory alone", error)
             store = None
         middleware = cls(crawler, config, store)
         connect = crawler.signals.connect
@@ -128,57 +133,64 @@ class EzCaptchaMiddleware:
         return middleware
 
     async def process_request(self, request: Request) -> Request | None:
-        """Let *request* wait while its zone and exit are being solved.
+        """Let *request* wait while a solve for its zone and exit is under way.
 
         Raises:
             InvalidOptions: ``request.meta["ezcaptcha"]`` is unusable.
         """
-        if not self._is_busy and META_KEY not in request.meta:
+        if not self._follows_requests and META_KEY not in request.meta:
             return None
         try:
-            options = self._options(request)
+            options = self._targets.options(request)
         except InvalidOptions as error:
-            logger.error("%s: %s", request, error, extra={"spider": self._crawler.spider})
+            self._log.error("%s: %s", request, error)
             raise
         if options is None:
             return None
-        host, zone = place_of(request)
-        if not (self._store.is_shared or self._broker.knows_zone(zone)):
+        zone = host_and_zone(request)[1]
+        if not (self._sharing.is_on or self._known.has_zone(zone) or self._broker.is_solving(zone)):
             return None
         try:
-            own = None if options.proxy else self._exits.before_sending(request)
+            target = self._targets.before_sending(request, options)
         except ExitError:
             return None  # said when it meets a challenge
-        exit = options.proxy or own or self._config.proxy
-        if exit is None:
+        if target.exit is None:
             return None
-        await self._store.freshen((zone, exit))
+        await self._sharing.refresh(target.place)
         try:
-            await self._broker.wait_for_solve(request, zone, host, exit)
+            await self._broker.wait_for_solve(target)
         except CrawlEnding:
             return self._replayer.put_back(request)
-        if exit is own or not self._exits.can_use_proxies(request):
+        if target.other_exit is None or not self._targets.proxies.can_use_proxies(request):
             return None
-        if self._broker.find(zone, host, exit):
-            request.meta["proxy"] = exit.url
+        if self._known.find(target.zone, target.host, target.other_exit):
+            request.meta["proxy"] = target.other_exit.url
         return None
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
-        """Pass pages on; have challenges in scope solved and replay their requests."""
-        carried = self._dresser.carried_by(request) if self._is_busy else None
+        """Pass pages on; have challenges in scope solved and send their requests again."""
+        carried = self._headers.carried_by(request) if self._follows_requests else None
         sign = challenge_sign(response)
         if sign is None:
             return self._passed(request, response, carried)
-        options = self._options(request)
+        options = self._targets.options(request)
         if options is None:
             return response
-        self._get_busy()
+        self._follow_requests()
         self._stats.inc_value("ezcaptcha/challenges")
+        self._log.debug("%s is a challenge, by its %s", response, sign)
         await self._send(challenge_detected, request, response, sign=sign)
         if "cached" in response.flags and not request.meta.get("dont_cache"):
-            return fresh_copy_of(request)
+            again = replay_of(request, Memo.on(request))
+            again.meta["dont_cache"] = True
+            return again
         try:
-            answer = await self._replayer.answer(request, options, carried)
+            if carried is not None:
+                await self._sharing.refresh(carried.place, is_urgent=True)  # did it serve others?
+                self._broker.rejected(host_and_zone(request)[0], carried)
+            target = self._targets.after_sending(request, options)
+            self._targets.check(target)
+            answer = await self._replayer.answer(target, carried)
         except CrawlEnding as error:
             return self._replayer.put_back(request) or await self._give_up(request, response, error)
         except EzCaptchaError as error:
@@ -187,110 +199,101 @@ class EzCaptchaMiddleware:
         if isinstance(answer, Request):
             self._stats.inc_value("ezcaptcha/requests/replayed")
         else:
-            self._take_off_note(request)
+            self._forget(request)
         return answer
 
     def request_reached_downloader(self, request: Request) -> None:
-        """Put the clearance on that serves *request*, if there is one."""
+        """Put the clearance on *request* that serves it, if there is one."""
         restore_filtering(request)
-        if self._room.journal is not None:
-            self._room.journal.remove(request)
-        host, zone = place_of(request)
-        if not self._broker.knows_zone(zone) or self._options(request) is None:
+        if self._journal is not None:
+            self._journal.remove(request)
+        host, zone = host_and_zone(request)
+        if not self._known.has_zone(zone) or self._targets.options(request) is None:
             return
         try:
-            exit = self._exits.after_sending(request)
+            exit = self._targets.proxies.after_sending(request)
         except ExitError:
-            return
-        clearance = self._broker.find(zone, host, exit) if exit else None
+            return  # said when it meets a challenge
+        clearance = self._known.find(zone, host, exit) if exit else None
         if clearance is not None:
-            self._dresser.put_on(request, clearance)
-            if self._replayer.note_on(request).clearance != clearance.id:
+            self._headers.put_on(request, clearance)
+            if self._replayer.memo_on(request).clearance != clearance.id:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
 
     def request_left_downloader(self, request: Request) -> None:
         """Take the clearance off again: retries and redirects start from the spider's request."""
-        self._dresser.take_off(request)
-        self._room.left(request)
+        self._headers.take_off(request)
+        self._waiting.left_downloader(request)
 
     async def spider_opened(self) -> None:
         """Keep challenges out of the HTTP cache; send what a killed crawl left waiting."""
-        keep_challenges_out(self._crawler, self._is_in_scope)
-        self._room.journal = Journal.of(self._crawler)
-        if self._store.is_shared:
-            self._get_busy()  # others may have met challenges
-        if self._room.journal is not None:
-            self._get_busy()
-            assert self._crawler.engine is not None
-            for request in self._room.journal.left_behind():
-                self._crawler.engine.crawl(replay_of(request, Note.on(request)))
-            self._room.journal.clear()
-        await self._report.begin()
+        keep_challenges_out(self._crawler, self._targets.is_in_scope)
+        if self._sharing.is_on or self._journal is not None:
+            self._follow_requests()  # other processes or runs may have met challenges
+        if self._journal is not None and self._crawler.engine is not None:
+            for request in self._journal.left_behind():
+                self._crawler.engine.crawl(replay_of(request, Memo.on(request)))
+            self._journal.clear()
+        if self._config.log_balance:
+            self._balance = await balance(self._client, self._log)
 
     async def spider_closed(self) -> None:
-        """Stop all polling, and say in one line what the crawl cost."""
+        """Stop all polling, and log what the crawl cost."""
         self._broker.close()
-        await self._store.close()
-        if self._room.journal is not None:
-            self._room.journal.close()
-        await self._report.end()
+        await self._sharing.close()
+        if self._journal is not None:
+            self._journal.close()
+        log_sums(self._stats, self._log)
+        if self._config.log_balance:
+            left = await balance(self._client, self._log)
+            if left is not None and self._balance is not None:
+                spent = self._balance - left
+                self._stats.set_value("ezcaptcha/points_spent", spent)
+                self._log.info("EzCaptcha: %g points spent, %g left", spent, left)
         await self._client.close()
 
-    def _get_busy(self) -> None:
+    def _follow_requests(self) -> None:
         """With the first challenge, begin to follow requests into the downloader.
 
-        A crawl that never meets one pays nothing for it.
+        A crawl that never meets a challenge pays nothing for that.
         """
-        if not self._is_busy:
-            self._is_busy = True
+        if not self._follows_requests:
+            self._follows_requests = True
             connect = self._crawler.signals.connect
             connect(self.request_reached_downloader, signals.request_reached_downloader)
             connect(self.request_left_downloader, signals.request_left_downloader)
 
-    def _options(self, request: Request) -> Options | None:
-        """Return what *request* asks for; None if it is out of scope."""
-        options = options_of(request, self._config)
-        if options is None or META_KEY in request.meta:
-            return options
-        return options if is_allowed_domain(request, self._config) else None
-
     def _passed(self, request: Request, response: Response, carried: Clearance | None) -> Response:
-        self._take_off_note(request)
+        self._forget(request)
         if carried is None:
             return response
         if response.status not in _UNDECIDED:
-            self._broker.accepted(place_of(request)[0], carried)
+            self._broker.accepted(host_and_zone(request)[0], carried)
         renewed = carried.renewed(request, response)
         if renewed is not carried:
-            self._broker.renew(renewed)
+            self._known.renew(renewed)
         response.flags.append(SOLVED_FLAG)
         return response
 
     async def _give_up(
         self, request: Request, response: Response, error: EzCaptchaError
     ) -> Response:
-        self._take_off_note(request)
+        self._forget(request)
         self._stats.inc_value("ezcaptcha/requests/gave_up")
         response.flags.append(UNSOLVED_FLAG)
         request.meta[ERROR_META] = str(error)
-        cause = (
-            error.cause if isinstance(error, ExitError) else f"{error.code} {place_of(request)[1]}"
-        )
+        zone = host_and_zone(request)[1]
+        cause = error.cause if isinstance(error, ExitError) else f"{error.code} {zone}"
         level = logging.DEBUG if self._said.get(cause) else logging.WARNING
         self._said.put(cause, True)
-        logger.log(
-            level,
-            "The challenge of %s stays unsolved: %s",
-            request,
-            error,
-            extra={"spider": self._crawler.spider},
-        )
+        self._log.log(level, "The challenge of %s stays unsolved: %s", request, error)
         await self._send(challenge_failed, request, response, error=error)
         return response
 
-    def _take_off_note(self, request: Request) -> None:
-        if self._room.journal is not None:
-            self._room.journal.remove(request)
+    def _forget(self, request: Request) -> None:
+        """Remove what was remembered of *request*: it needs no further solve."""
+        if self._journal is not None:
+            self._journal.remove(request)
         take_off(request)
 
     async def _send(
@@ -300,21 +303,10 @@ class EzCaptchaMiddleware:
             signal, request=request, response=response, spider=self._crawler.spider, **others
         )
 
-    def _is_in_scope(self, request: Request) -> bool:
-        try:
-            return self._options(request) is not None
-        except InvalidOptions:  # said when it is sent
-            return False
-
-    def _is_closing(self) -> bool:
-        """Whether the crawl has begun to close; Scrapy sends no signal for it."""
-        engine = self._crawler.engine
-        if engine is None or not engine.running:
-            return True
-        slot = getattr(engine, "_slot", None)
-        return slot is not None and slot.closing is not None
-
     def _limit_reached(self) -> None:
-        engine = self._crawler.engine
-        if self._config.close_spider_on_limit and engine is not None:
-            deferred_from_coro(engine.close_spider_async(reason="ezcaptcha_limit"))
+        if self._config.close_spider_on_limit:
+            self._engine.close_spider("ezcaptcha_limit")
+
+
+def _log_of(crawler: Crawler) -> logging.LoggerAdapter[logging.Logger]:
+    return logging.LoggerAdapter(logging.getLogger("scrapy_ezcaptcha"), {"spider": crawler.spider})

@@ -15,12 +15,9 @@ _QUICK = 0.2  # seconds that a solve takes
 
 
 @pytest.fixture
-def ezcaptcha_sandbox() -> Iterator[Sandbox]:
+def ezcaptcha_sandbox(ezcaptcha_sandbox_factory: Callable[..., Sandbox]) -> Sandbox:
     """A running sandbox with its default sites, in which a solve takes 0.2 s."""
-    from scrapy_ezcaptcha.sandbox import Sandbox  # noqa: PLC0415  (needs the extra)
-
-    with Sandbox(latency=_QUICK) as sandbox:
-        yield sandbox
+    return ezcaptcha_sandbox_factory()
 
 
 @pytest.fixture

@@ -1,20 +1,16 @@
-"""How a challenged request goes on: replayed, answered at once, or given up."""
+"""What happens to a challenged request: it is sent again, answered at once, or given up."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from scrapy.http import HtmlResponse
 
 from scrapy_ezcaptcha.challenge import page_sign
-from scrapy_ezcaptcha.earner import Want
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
-from scrapy_ezcaptcha.exit import NO_PROXY_SUPPORT, check_exit, exit_error
-from scrapy_ezcaptcha.note import Note, place_of
-from scrapy_ezcaptcha.options import is_allowed_domain
-from scrapy_ezcaptcha.wire import CloudFlare5STask
+from scrapy_ezcaptcha.memo import Memo
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -23,150 +19,121 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.broker import Broker
     from scrapy_ezcaptcha.clearance import Clearance
     from scrapy_ezcaptcha.config import Config
-    from scrapy_ezcaptcha.exit import Exit, ExitFinder
-    from scrapy_ezcaptcha.options import Options
-    from scrapy_ezcaptcha.stores import SharedStore
+    from scrapy_ezcaptcha.exit import Exit
+    from scrapy_ezcaptcha.known import KnownClearances
+    from scrapy_ezcaptcha.stores.sharing import Sharing
+    from scrapy_ezcaptcha.target import Target
 
-#: In ``response.flags`` of what came by a clearance.
+#: In ``response.flags`` of responses to requests that carried a clearance.
 SOLVED_FLAG = "ezcaptcha"
 
-# A request that is challenged through no fault of the solves it waited for may wait for
-# so many times those it is otherwise allowed; then it is given up all the same.
+# A request that is challenged through no fault of the solves that it waited for may wait for
+# so many times the solves that it may otherwise wait for; then it is given up.
 _NO_FAULT_FACTOR = 5
 
 
-def replay_of(request: Request, note: Note, exit: Exit | None = None) -> Request:
+def replay_of(request: Request, memo: Memo, exit: Exit | None = None) -> Request:
     """Return *request* once more, as it was: same method, body, callbacks, meta, priority.
 
-    It leaves by *exit*, or by its own if that is None.
+    It leaves through *exit*, or through its own if that is None.
     """
     again = request.copy()
-    replace(note, ticket=Note.on(request).ticket).put_on(again)
+    replace(memo, ticket=Memo.on(request).ticket).put_on(again)
     again.dont_filter = True
     if exit is not None:
         again.meta["proxy"] = exit.url
     return again
 
 
-def fresh_copy_of(request: Request) -> Request:
-    """Return *request* once more, not to be answered from the HTTP cache."""
-    again = replay_of(request, Note.on(request))
-    again.meta["dont_cache"] = True
-    return again
-
-
+@dataclass(eq=False)
 class Replayer:
-    """Decides how challenged requests go on."""
+    """Decides what happens to challenged requests."""
 
-    def __init__(
-        self, broker: Broker, store: SharedStore, exits: ExitFinder, config: Config
-    ) -> None:
-        self._broker = broker
-        self._exits = exits
-        self._config = config
+    broker: Broker
+    known: KnownClearances
+    sharing: Sharing
+    config: Config
+
+    def __post_init__(self) -> None:
         self.run = uuid4().hex
-        self._store = store
-        self._store_id = config.store_id
+        self._store_id = self.config.store_id
 
     def put_back(self, request: Request) -> Request | None:
         """Return *request* as it goes back into the queue of an ending crawl.
 
-        None if it came back from there: nobody keeps it for later, as with those that
-        a component downloads for itself.
+        None if it came back from there: nobody keeps it for later. That happens to requests
+        that a component downloads for itself.
         """
-        note = self.note_on(request)
-        if note.is_put_back:
+        memo = self.memo_on(request)
+        if memo.is_put_back:
             return None
-        return replay_of(request, replace(note, clearance=None, is_put_back=True))
+        return replay_of(request, replace(memo, clearance=None, is_put_back=True))
 
-    def note_on(self, request: Request) -> Note:
-        """Return this run's note on *request*.
+    def memo_on(self, request: Request) -> Memo:
+        """Return this run's memo on *request*.
 
-        What was tried in another run counts only where that had the same clearances.
+        What was tried in another run counts only if that run had the same clearances.
         """
-        note = Note.on(request)
-        if note.run == self.run:
-            return note
-        if note.store is not None and note.store == self._store_id:
-            return replace(note, run=self.run, is_put_back=False)
-        return Note(
-            note.zone,
+        memo = Memo.on(request)
+        if memo.run == self.run:
+            return memo
+        if memo.store is not None and memo.store == self._store_id:
+            return replace(memo, run=self.run, is_put_back=False)
+        return Memo(
+            memo.zone,
             run=self.run,
             store=self._store_id,
-            dont_filter=note.dont_filter,
-            ticket=note.ticket,
+            dont_filter=memo.dont_filter,
+            ticket=memo.ticket,
         )
 
-    async def answer(
-        self, request: Request, options: Options, carried: Clearance | None
-    ) -> Request | Response:
-        """Return the replay of a challenged *request*, or its page.
+    async def answer(self, target: Target, carried: Clearance | None) -> Request | Response:
+        """Return the replay of a request that was challenged although it *carried* a clearance.
 
-        Args:
-            request: challenged, although it carried *carried*.
-            options: what it asks for.
-            carried: the clearance it was sent with, None if it had none.
-
-        Raises:
-            CrawlEnding: the crawl began to close.
-            EzCaptchaError: it cannot be solved; the text says why.
+        Or return its page. The exit of *target* is one that the service can use. Raises
+        CrawlEnding if the crawl began to close, another EzCaptchaError, which says why, if the
+        challenge cannot be solved.
         """
-        host, zone = place_of(request)
-        if carried is not None:
-            await self._store.look(carried.place)  # whether it was of use to others
-            self._broker.rejected(host, carried)
-        if not is_allowed_domain(request, self._config):
-            raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {host}")
-        own = self._exits.after_sending(request)
-        exit = check_exit(
-            options.proxy or own or self._config.proxy,
-            allow_private=self._config.service_on_loopback,
-        )
-        if not options.use_body and not self._exits.can_use_proxies(request):
-            raise exit_error(NO_PROXY_SUPPORT)
-        leave_by = None if exit == own else exit
-        url = options.website_url or request.url.partition("#")[0]
-        want = Want(request, zone, host, exit, CloudFlare5STask(url, exit.url, options.rq_data))
-        limit = options.max_attempts or self._config.max_attempts
-        note = self.note_on(request)
-        if self._is_no_fault(host, carried):
-            note = replace(note, attempts=0)
+        request, options = target.request, target.options
+        zone, exit = target.place
+        limit = options.max_attempts or self.config.max_attempts
+        memo = self.memo_on(request)
+        if self._is_no_fault(target.host, carried):
+            memo = replace(memo, attempts=0)
         if not options.use_body:
-            await self._store.freshen(want.place)
+            await self.sharing.refresh(target.place)
         while True:
-            held = None if options.use_body else self._broker.find(zone, host, exit)
-            if held is not None and (carried is None or held.id != carried.id):
-                return replay_of(request, note, leave_by)
-            if note.attempts >= limit or note.solves >= limit * _NO_FAULT_FACTOR:
-                raise GivenUp("MAX_ATTEMPTS", f"still challenged after {note.solves} solves")
-            note = replace(note, attempts=note.attempts + 1, solves=note.solves + 1)
+            known = None if options.use_body else self.known.find(zone, target.host, exit)
+            if known is not None and (carried is None or known.id != carried.id):
+                return replay_of(request, memo, target.other_exit)
+            if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
+                raise GivenUp("MAX_ATTEMPTS", f"still challenged after {memo.solves} solves")
+            memo = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1)
             try:
                 if options.use_body:
-                    return await self._answer_by_body(request, want, note, leave_by)
-                clearance = await self._broker.clearance_for(want)
+                    return await self._answer_by_body(target, memo)
+                clearance = await self.broker.clearance_for(target)
             except EzCaptchaError as error:
-                if note.attempts >= limit or not error.is_worth_another_task():
+                if memo.attempts >= limit or not error.is_worth_another_task():
                     raise
             else:
-                return replay_of(request, replace(note, clearance=clearance.id), leave_by)
+                return replay_of(request, replace(memo, clearance=clearance.id), target.other_exit)
 
     def _is_no_fault(self, host: str, carried: Clearance | None) -> bool:
-        """Whether a challenge is no sign against the solves that the request waited for.
+        """Whether a challenge says nothing against the solves that the request waited for.
 
-        The clearance served others and then wore out before this request's turn came, or
-        it was earned for another host of the zone.
+        Either the clearance served other requests and expired before this request's turn came,
+        or it was bought for another host of the zone.
         """
         if carried is None:
             return False
-        return carried.origin != host or self._broker.has_served(carried)
+        return carried.origin != host or self.known.has_served(carried)
 
-    async def _answer_by_body(
-        self, request: Request, want: Want, note: Note, leave_by: Exit | None
-    ) -> Request | Response:
-        solution = await self._broker.solution_for(want)
+    async def _answer_by_body(self, target: Target, memo: Memo) -> Request | Response:
+        solution = await self.broker.solution_for(target)
         if solution.body is None or page_sign(solution.body.encode("utf-8", "replace")):
-            return replay_of(request, note, leave_by)
-        return _page_of(request, solution.body)
+            return replay_of(target.request, memo, target.other_exit)
+        return _page_of(target.request, solution.body)
 
 
 def _page_of(request: Request, body: str) -> HtmlResponse:

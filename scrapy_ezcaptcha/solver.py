@@ -1,64 +1,71 @@
-"""One paid solve, within the limits that the settings draw. Counts and logs it."""
+"""One paid task, within the limits of the settings; counts and logs it with its reason."""
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import DeferredLock, DeferredSemaphore
 
 from scrapy_ezcaptcha.breaker import Breaker
-from scrapy_ezcaptcha.errors import (
-    ApiError,
-    EzCaptchaError,
-    GivenUp,
-    TransportError,
-    UnexpectedResponse,
-)
+from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp, TransportError, UnexpectedResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import logging
+    from collections.abc import Callable, Mapping
 
     from scrapy.statscollectors import StatsCollector
 
-    from scrapy_ezcaptcha.client import EzCaptchaClient
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.stores.leading import Leading
-    from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
+    from scrapy_ezcaptcha.known import Reason
+    from scrapy_ezcaptcha.stores.sharing import Lease
+    from scrapy_ezcaptcha.target import Target
+    from scrapy_ezcaptcha.wire import Solution
 
-logger = logging.getLogger(__name__)
+
+class Service(Protocol):
+    """What is needed of a solving service; each call raises EzCaptchaError if it fails."""
+
+    async def solve_challenge(
+        self,
+        url: str,
+        exit: Exit,
+        rq_data: Mapping[str, Any] | None,
+        *,
+        on_created: Callable[[str], None],
+    ) -> Solution:
+        """Have the challenge of *url* solved through *exit*.
+
+        *on_created* is called with the task's id as soon as the task is paid for.
+        """
+        ...
+
+    async def wait_for_solution(self, task_id: str) -> Solution:
+        """Return the solution of a task that was created before."""
+        ...
 
 
+@dataclass(eq=False)
 class Solver:
-    """Has challenges solved by the service, and knows when not to.
+    """Has challenges solved by a service, and knows when not to.
 
-    Args:
-        client: the service.
-        config: the limits.
-        stats: where ``ezcaptcha/tasks/...`` and ``ezcaptcha/solve_seconds/...`` are counted.
-        clock: returns the seconds of a clock that never goes back.
-        on_limit: called once when nothing more will be solved in this crawl.
+    ``clock`` returns the seconds of a clock that never goes back. ``on_limit`` is called once
+    when nothing more is solved in this crawl.
     """
 
-    def __init__(
-        self,
-        client: EzCaptchaClient,
-        config: Config,
-        stats: StatsCollector,
-        clock: Callable[[], float],
-        on_limit: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._client = client
-        self._config = config
-        self._stats = stats
-        self._clock = clock
-        self._on_limit = on_limit
-        self._breaker = Breaker(config.breaker_failures, config.breaker_seconds)
-        self._room = DeferredSemaphore(config.max_concurrent_tasks)
-        self._first_turn = DeferredLock()
-        self._key_is_tried = False
+    service: Service
+    config: Config
+    stats: StatsCollector
+    log: logging.LoggerAdapter[Any]
+    clock: Callable[[], float]
+    on_limit: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self._breaker = Breaker(self.config.breaker_failures, self.config.breaker_seconds)
+        self._places = DeferredSemaphore(self.config.max_concurrent_tasks)
+        self._first_call: DeferredLock | None = DeferredLock()
         self._tasks = 0  # created, being created, or perhaps created
         self._stopped: GivenUp | None = None
 
@@ -69,182 +76,159 @@ class Solver:
         """
         if self._stopped is not None:
             raise self._stopped.with_traceback(None)
-        if self._breaker.is_open(zone, self._clock(), suspects):
+        if self._breaker.is_open(zone, self.clock(), suspects):
             raise GivenUp("ZONE_GIVEN_UP", f"{zone} is given up for now, its solves failed")
-        if 0 < self._config.max_tasks <= self._tasks:
-            raise self._stop(
-                "MAX_TASKS", f"EZCAPTCHA_MAX_TASKS={self._config.max_tasks} is reached"
-            )
+        if 0 < self.config.max_tasks <= self._tasks:
+            raise self._stop("MAX_TASKS", f"EZCAPTCHA_MAX_TASKS={self.config.max_tasks} is reached")
 
     async def solve(
         self,
-        zone: str,
-        task: CloudFlare5STask,
-        exit: Exit,
+        target: Target,
+        reason: Reason,
         *,
         lacks: Callable[[Solution], str | None],
-        leading: Leading | None = None,
+        lease: Lease | None = None,
     ) -> tuple[Solution, str]:
-        """Have *task* solved as soon as there is room for it.
+        """Return a solution for *target*, and the id of the task that brought it.
 
-        A solution of which *lacks* has something to say counts as failed. With *leading*, a
-        task that was left unfinished is gone on with, and the new one is noted there.
-
-        Returns:
-            The solution, and the id of the task that gave it.
-
-        Raises:
-            GivenUp: a limit forbids it.
-            EzCaptchaError: it failed.
+        A solution of which *lacks* says what it lacks counts as failed. The unfinished task that
+        *lease* names is continued, and a new task is noted there. Raises GivenUp if a limit forbids
+        it, another EzCaptchaError if it failed.
         """
-        await maybe_deferred_to_future(self._room.acquire())
+        await maybe_deferred_to_future(self._places.acquire())
         try:
-            if leading is not None and leading.task_id is not None:
-                solution = await self._go_on_with(leading.task_id, zone, task, lacks)
-                if solution is not None:
-                    return solution, leading.task_id
-            turn = await self._take_turn()
+            task_id = lease.task_id if lease is not None else None
+            solution = await self._continue(task_id, target, lacks) if task_id else None
+            if solution is not None and task_id is not None:
+                return solution, task_id
+            await self._until_key_is_tried()
             try:
-                self.check(zone)
-                return await self._solve(zone, task, exit, lacks=lacks, turn=turn, leading=leading)
+                self.check(target.zone)
+                return await self._buy(target, reason, lacks, lease)
             finally:
-                turn.end()
+                self._end_first_call()
         finally:
-            self._room.release()
+            self._places.release()
 
-    def failed(self, zone: str, reason: str) -> None:
-        """Count a failed solve, or one whose clearance was rejected at once."""
-        if self._breaker.failed(zone, self._clock()):
-            logger.warning(
+    def failed(self, zone: str, why: str) -> None:
+        """Count a solve that failed, or whose clearance was rejected at once."""
+        if self._breaker.failed(zone, self.clock()):
+            self.log.warning(
                 "Giving up %s for %g s: %d solves in a row were of no use, the last because %s",
                 zone,
-                self._config.breaker_seconds,
-                self._config.breaker_failures,
-                reason,
+                self.config.breaker_seconds,
+                self.config.breaker_failures,
+                why,
             )
 
     def accepted(self, zone: str) -> None:
         """Note that a clearance of *zone* was accepted."""
         self._breaker.accepted(zone)
 
-    async def _solve(
+    async def _buy(
         self,
-        zone: str,
-        task: CloudFlare5STask,
-        exit: Exit,
-        *,
+        target: Target,
+        reason: Reason,
         lacks: Callable[[Solution], str | None],
-        turn: _Turn,
-        leading: Leading | None,
+        lease: Lease | None,
     ) -> tuple[Solution, str]:
-        began = self._clock()
+        code, why = reason
+        began = self.clock()
         task_id = ""
 
         def created(new_id: str) -> None:
             nonlocal task_id
             task_id = new_id
-            self._stats.inc_value("ezcaptcha/tasks/created")
-            turn.end()
-            if leading is not None:
-                leading.created(new_id)
+            self.stats.inc_value("ezcaptcha/tasks/created")
+            self.stats.inc_value(f"ezcaptcha/tasks/reason/{code}")
+            self.log.info("Task %s created for %s: %s", new_id, _where(target), why)
+            self._end_first_call()
+            if lease is not None:
+                lease.note_task(new_id)
 
-        logger.info("Solving the challenge of %s by %s", task.website_url, exit.address)
+        zone, exit = target.place
         self._tasks += 1
         try:
-            solution = await self._client.solve(task, on_created=created)
+            solution = await self.service.solve_challenge(
+                target.url, exit, target.options.rq_data, on_created=created
+            )
             if lack := lacks(solution):
                 raise UnexpectedResponse(lack)
         except EzCaptchaError as error:
             error.task_id = error.task_id or task_id or None
             if not _may_be_paid_for(error):
                 self._tasks -= 1
-            self._note_failure(zone, task, error)
+            self._count_failure(error)
+            if error.is_credentials():
+                self._stop("STOPPED", f"the service refused the key: {error}")
+            else:
+                what = f"Task {task_id}" if task_id else "Creating a task"
+                seconds = self.clock() - began
+                message = "%s for %s failed after %.1f s: %s"
+                self.log.warning(message, what, _where(target), seconds, error)
+                self.failed(zone, str(error))
             raise
-        self._note_success(task, began)
+        self._note_success(task_id, target, began)
         return solution, task_id
 
-    async def _go_on_with(
-        self,
-        task_id: str,
-        zone: str,
-        task: CloudFlare5STask,
-        lacks: Callable[[Solution], str | None],
+    async def _continue(
+        self, task_id: str, target: Target, lacks: Callable[[Solution], str | None]
     ) -> Solution | None:
-        """Return the solution of a task that another run or process paid for, None if none comes.
+        """Return the solution of a task that another run or process paid for, if it has one.
 
-        Its failure is no reason to fail: nothing was paid for here.
+        A failure of it is not raised: nothing was paid for here.
         """
-        began = self._clock()
-        self._stats.inc_value("ezcaptcha/tasks/taken_over")
-        logger.info("Going on with the unfinished task for %s", zone)
+        began = self.clock()
+        self.stats.inc_value("ezcaptcha/tasks/taken_over")
+        self.log.info("Continuing the unfinished task %s for %s", task_id, _where(target))
         try:
-            solution = await self._client.wait_for_solution(task_id)
+            solution = await self.service.wait_for_solution(task_id)
             if lack := lacks(solution):
                 raise UnexpectedResponse(lack)
         except EzCaptchaError as error:
             self._count_failure(error)
-            logger.info("The unfinished task for %s came to nothing: %s", zone, error)
+            self.log.info("The unfinished task %s brought nothing: %s", task_id, error)
             return None
-        self._note_success(task, began)
+        self._note_success(task_id, target, began)
         return solution
 
-    def _note_success(self, task: CloudFlare5STask, began: float) -> None:
-        seconds = self._clock() - began
-        self._stats.inc_value("ezcaptcha/tasks/ready")
-        self._stats.inc_value("ezcaptcha/solve_seconds/total", seconds)  # type: ignore[arg-type]
-        self._stats.max_value("ezcaptcha/solve_seconds/max", seconds)
-        logger.info("Solved the challenge of %s in %.1f s", task.website_url, seconds)
-
-    def _note_failure(self, zone: str, task: CloudFlare5STask, error: EzCaptchaError) -> None:
-        self._count_failure(error)
-        if isinstance(error, ApiError) and error.is_credentials():
-            self._stop("STOPPED", f"the service refused the key: {error}")
-            return
-        logger.warning("Could not solve the challenge of %s: %s", task.website_url, error)
-        self.failed(zone, str(error))
+    def _note_success(self, task_id: str, target: Target, began: float) -> None:
+        seconds = self.clock() - began
+        self.stats.inc_value("ezcaptcha/tasks/ready")
+        self.stats.inc_value("ezcaptcha/solve_seconds/total", seconds)  # type: ignore[arg-type]
+        self.stats.max_value("ezcaptcha/solve_seconds/max", seconds)
+        self.log.info("Task %s for %s is ready after %.1f s", task_id, _where(target), seconds)
 
     def _count_failure(self, error: EzCaptchaError) -> None:
-        self._stats.inc_value("ezcaptcha/tasks/failed")
-        self._stats.inc_value(f"ezcaptcha/tasks/failed/{error.code}")
+        self.stats.inc_value("ezcaptcha/tasks/failed")
+        self.stats.inc_value(f"ezcaptcha/tasks/failed/{error.code}")
 
-    def _stop(self, code: str, reason: str) -> GivenUp:
+    def _stop(self, code: str, why: str) -> GivenUp:
         if self._stopped is None:
-            self._stopped = GivenUp(code, reason)
-            logger.warning("No more challenges are solved in this crawl: %s", reason)
-            self._on_limit()
+            self._stopped = GivenUp(code, why)
+            self.log.warning("No more challenges are solved in this crawl: %s", why)
+            self.on_limit()
         return self._stopped
 
-    async def _take_turn(self) -> _Turn:
-        """Wait until the first call has shown whether the key is any good.
+    async def _until_key_is_tried(self) -> None:
+        """Let the first call go alone: with a wrong key, thirty at once would get it banned."""
+        first_call = self._first_call
+        if first_call is not None:
+            await maybe_deferred_to_future(first_call.acquire())
+            if self._first_call is None:
+                first_call.release()
 
-        With a wrong key, thirty calls at once would earn it a ban.
-        """
-        if not self._is_key_tried():
-            await maybe_deferred_to_future(self._first_turn.acquire())
-            first = _Turn(self._end_first_turn)
-            if not self._is_key_tried():
-                return first
-            first.end()
-        return _Turn(lambda: None)
-
-    def _is_key_tried(self) -> bool:
-        return self._key_is_tried
-
-    def _end_first_turn(self) -> None:
-        self._key_is_tried = True
-        self._first_turn.release()
+    def _end_first_call(self) -> None:
+        first_call, self._first_call = self._first_call, None
+        if first_call is not None:
+            first_call.release()
 
 
-class _Turn:
-    """The right to call the service, to be ended once."""
-
-    def __init__(self, on_end: Callable[[], None]) -> None:
-        self._on_end: Callable[[], None] | None = on_end
-
-    def end(self) -> None:
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end()
+def _where(target: Target) -> str:
+    """Return for what a task is bought, in words and without secrets."""
+    zone, exit = target.place
+    host = "" if target.host == zone else f" ({target.host})"
+    return f"{zone}{host} through {exit.address}"
 
 
 def _may_be_paid_for(error: EzCaptchaError) -> bool:

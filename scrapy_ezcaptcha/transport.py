@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 from OpenSSL.SSL import Error as TlsError
 from scrapy.utils.defer import maybe_deferred_to_future
@@ -18,8 +18,12 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionP
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
-from scrapy_ezcaptcha.errors import EzCaptchaError, TransportError, UnexpectedResponse
-from scrapy_ezcaptcha.redact import redact
+from scrapy_ezcaptcha.errors import (
+    EzCaptchaError,
+    TransportError,
+    UnexpectedResponse,
+    redact,
+)
 
 #: Bytes of an answer that are read; a solution carries a whole page.
 MAX_ANSWER = 16 * 1024 * 1024
@@ -31,11 +35,8 @@ _MAX_CONNECT_SECONDS = 10.0
 class Transport:
     """Posts JSON to the service through one pool of persistent connections.
 
-    Args:
-        api_url: without a trailing slash.
-        client_key: sent as ``X-API-Key``, as the vendor's SDK does, and kept out of errors.
-        timeout: seconds for one call, connecting and reading included.
-        reactor: the clock and the sockets.
+    The key is sent as ``X-API-Key``, as the vendor's SDK does, and kept out of errors. *timeout*
+    is in seconds, for one call, connecting and reading included.
     """
 
     def __init__(self, api_url: str, client_key: str, timeout: float, reactor: Any) -> None:
@@ -70,8 +71,8 @@ class Transport:
             cause = _cause_of(error)
             if isinstance(cause, CancelledError):
                 raise cause from None
-            reason = self._reason_of(error, cause)
-        raise TransportError(f"{method}: {reason.text}", sent=reason.sent)
+            text, sent = self._reason_of(error, cause)
+        raise TransportError(f"{method}: {text}", sent=sent)
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -94,23 +95,18 @@ class Transport:
         )
         return response.code, await _read_body(response)
 
-    def _reason_of(self, error: Exception, cause: BaseException) -> _Reason:
+    def _reason_of(self, error: Exception, cause: BaseException) -> tuple[str, bool]:
         """Say in words why no answer came, and whether the request may have arrived."""
         if isinstance(error, DeferredTimeoutError):
-            return _Reason(f"no answer within {self._timeout:g} s", sent=True)
-        unsent = isinstance(
+            return f"no answer within {self._timeout:g} s", True
+        sent = not isinstance(
             error, ConnectError | ConnectingCancelledError | DNSLookupError | RequestNotSent
         )
         if isinstance(cause, TlsError):
-            return _Reason(f"TLS failed: {_tls_words(cause)}", sent=not unsent)
+            return f"TLS failed: {_tls_words(cause)}", sent
         words = redact(str(cause), (self._client_key,))
         name = type(cause).__name__
-        return _Reason(f"{name}: {words}" if words else name, sent=not unsent)
-
-
-class _Reason(NamedTuple):
-    text: str
-    sent: bool
+        return f"{name}: {words}" if words else name, sent
 
 
 def _tls_words(error: TlsError) -> str:

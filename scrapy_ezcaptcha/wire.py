@@ -15,8 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from scrapy_ezcaptcha.errors import ApiError, InvalidTask, UnexpectedResponse
-from scrapy_ezcaptcha.redact import redact
+from scrapy_ezcaptcha.errors import ApiError, InvalidTask, UnexpectedResponse, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,18 +53,9 @@ class CloudFlare5STask:
     rq_data: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.website_url, str) or not _is_web_url(self.website_url):
-            raise InvalidTask("website_url must be an http:// or https:// URL")
+        check_page(self.website_url, self.rq_data)
         if not isinstance(self.proxy, str) or not self.proxy:
             raise InvalidTask("proxy must be a URL, scheme://user:password@host:port")
-        if self.rq_data is None:
-            return
-        if not isinstance(self.rq_data, Mapping):
-            raise InvalidTask("rq_data must be an object (a dict), not an encoded string")
-        try:
-            json.dumps(dict(self.rq_data))
-        except (TypeError, ValueError):
-            raise InvalidTask("rq_data must hold only what JSON can carry") from None
 
     def to_json(self) -> dict[str, Any]:
         """Return the task as ``createTask`` takes it."""
@@ -106,6 +96,20 @@ class Solution:
         )
 
 
+def check_page(website_url: Any, rq_data: Any) -> None:
+    """Raise InvalidTask unless the service accepts this page and these form data."""
+    if not isinstance(website_url, str) or not _is_web_url(website_url):
+        raise InvalidTask("website_url must be an http:// or https:// URL")
+    if rq_data is None:
+        return
+    if not isinstance(rq_data, Mapping):
+        raise InvalidTask("rq_data must be an object (a dict), not an encoded string")
+    try:
+        json.dumps(dict(rq_data))
+    except (TypeError, ValueError):
+        raise InvalidTask("rq_data must hold only what JSON can carry") from None
+
+
 def create_task_payload(client_key: str, task: CloudFlare5STask, app_id: int | None) -> Any:
     """Return the body of a ``createTask`` call."""
     payload: dict[str, Any] = {"clientKey": client_key, "task": task.to_json()}
@@ -115,12 +119,7 @@ def create_task_payload(client_key: str, task: CloudFlare5STask, app_id: int | N
 
 
 def parse_task_id(body: bytes, *, status: int, hide: Iterable[str] = ()) -> str:
-    """Return the id in an answer to ``createTask``.
-
-    Raises:
-        ApiError: the service refused.
-        UnexpectedResponse: no documented answer.
-    """
+    """Return the id in an answer to ``createTask``; raise ApiError or UnexpectedResponse."""
     answer = _parse_answer(body, status=status, hide=hide)
     task_id = answer.get("taskId")
     if isinstance(task_id, int) and not isinstance(task_id, bool):
@@ -131,12 +130,7 @@ def parse_task_id(body: bytes, *, status: int, hide: Iterable[str] = ()) -> str:
 
 
 def parse_balance(body: bytes, *, status: int, hide: Iterable[str] = ()) -> float:
-    """Return the points in an answer to ``getBalance``; 10,000 points are 1 USD.
-
-    Raises:
-        ApiError: the service refused.
-        UnexpectedResponse: no documented answer.
-    """
+    """Return the points in an answer to ``getBalance``; raise ApiError or UnexpectedResponse."""
     balance = _parse_answer(body, status=status, hide=hide).get("balance")
     if isinstance(balance, bool) or not isinstance(balance, int | float):
         raise UnexpectedResponse("getBalance answered without a balance", status=status)
@@ -148,9 +142,8 @@ def parse_task_result(
 ) -> Solution | None:
     """Return the solution in an answer to ``getTaskResult``, None while it is in work.
 
-    Raises:
-        ApiError: the task or the query failed.
-        UnexpectedResponse: no documented answer.
+    Raises ApiError if the task or the query failed, UnexpectedResponse if the answer is not one
+    that is documented.
     """
     answer = _parse_answer(body, status=status, hide=hide, task_id=task_id)
     state = answer.get("status")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Each is a module here, with add_arguments(parser) and run(settings, options) -> exit status.
-_ACTIONS = {
+ACTIONS = {
     "doctor": "say whether everything is set up right, and what to do where it is not",
     "check": "tell whether a page is a challenge, and by what sign",
     "solve": "have one page's challenge solved: this is paid for",
@@ -36,7 +36,7 @@ class EzCaptchaCommand(ScrapyCommand):
 
     def syntax(self) -> str:
         """Return the arguments in short."""
-        return f"{{{','.join(_ACTIONS)}}} [options]"
+        return f"{{{','.join(ACTIONS)}}} [options]"
 
     def short_desc(self) -> str:
         """Say what it is for."""
@@ -52,7 +52,7 @@ class EzCaptchaCommand(ScrapyCommand):
             required=True,
             parser_class=_ActionParser,
         )
-        for name, description in _ACTIONS.items():
+        for name, description in ACTIONS.items():
             action = actions.add_parser(name, help=description, description=description)
             super().add_options(action)
             module = import_module(f"{__name__}.{name}")

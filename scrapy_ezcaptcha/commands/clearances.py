@@ -13,7 +13,6 @@ from scrapy_ezcaptcha.config import Config
 from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.stores import StoreError, open_store
-from scrapy_ezcaptcha.stores.records import PlaceNames
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
     from scrapy.settings import BaseSettings
 
-    from scrapy_ezcaptcha.stores import Held, OpenedStore
+    from scrapy_ezcaptcha.known import Record
+    from scrapy_ezcaptcha.stores import Store
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,11 +52,11 @@ def run(settings: BaseSettings, options: Namespace) -> int:
             stderr().print(f"No clearances are kept: EZCAPTCHA_STORE is {where}.")
             return 0
         count = 0
-        for name, held in _chosen(store, options.zone, exit, PlaceNames(config.client_key)):
+        for name, record in _chosen(store, options.zone, exit):
             count += 1
             if options.drop:
-                store.drop(name, held.clearance.id)
-            stdout().print(_in_words(held))
+                store.drop(name, record.clearance.id)
+            stdout().print(_in_words(record))
         stderr().print(f"{count} clearances {'dropped' if options.drop else 'in'} {store}")
         store.close()
     except (StoreError, ExitError) as error:
@@ -65,25 +65,23 @@ def run(settings: BaseSettings, options: Namespace) -> int:
     return 0
 
 
-def _chosen(
-    store: OpenedStore, zone: str | None, exit: Exit | None, names: PlaceNames
-) -> Iterator[tuple[str, Held]]:
-    for name, held in list(store.everything()):
-        clearance = held.clearance
+def _chosen(store: Store, zone: str | None, exit: Exit | None) -> Iterator[tuple[str, Record]]:
+    for name, record in list(store.everything()):
+        clearance = record.clearance
         if zone is not None and clearance.zone != zone_of(zone):
             continue
         if exit is not None and clearance.exit.address != exit.address:
             continue
-        if exit is not None and exit.password and name != names.name((clearance.zone, exit)):
+        if exit is not None and exit.password and name != store.name_of((clearance.zone, exit)):
             continue
-        yield name, held
+        yield name, record
 
 
-def _in_words(held: Held) -> str:
-    clearance = held.clearance
+def _in_words(record: Record) -> str:
+    clearance = record.clearance
     minutes = max(0.0, time.time() - clearance.created) / 60
-    refused = f", refused by {', '.join(sorted(held.refused))}" if held.refused else ""
+    refused = f", refused by {', '.join(sorted(record.refused))}" if record.refused else ""
     return (
         f"{clearance.zone} by {clearance.exit.address}: {minutes:.0f} min old,"
-        f" accepted by {', '.join(sorted(held.accepted)) or 'nobody yet'}{refused}"
+        f" accepted by {', '.join(sorted(record.accepted)) or 'nobody yet'}{refused}"
     )

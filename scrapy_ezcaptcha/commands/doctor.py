@@ -21,10 +21,11 @@ from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import with_client
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.errors import ApiError, ConfigurationError, ExitError, EzCaptchaError
-from scrapy_ezcaptcha.exit import Exit, ExitFinder, check_exit
-from scrapy_ezcaptcha.impersonate import known_browsers
+from scrapy_ezcaptcha.exit import Exit, check_exit
+from scrapy_ezcaptcha.headers import known_browsers
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
 from scrapy_ezcaptcha.order import ORDER, order_of, order_problems
+from scrapy_ezcaptcha.proxies import ProxyFinder
 from scrapy_ezcaptcha.stores import StoreError, open_store
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _proxy(settings: BaseSettings, config: Config) -> Iterator[Finding]:
 
 
 def _handlers(settings: BaseSettings, config: Config) -> Iterator[Finding]:
-    for scheme in ExitFinder(settings).schemes_without_proxies:
+    for scheme in ProxyFinder(settings).schemes_without_proxies:
         yield Finding(
             FAIL,
             "handler",

@@ -14,8 +14,8 @@ from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import config_with_key, with_client
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
-from scrapy_ezcaptcha.exit import Exit, ExitFinder, check_exit
-from scrapy_ezcaptcha.options import is_allowed_domain
+from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.target import Options, Targets
 from scrapy_ezcaptcha.wire import CloudFlare5STask
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--proxy",
         metavar="URL",
-        help="http://user:password@host:port; by default EZCAPTCHA_PROXY or the environment's",
+        help="http://user:password@host:port; by default the environment's, or EZCAPTCHA_PROXY",
     )
     parser.add_argument(
         "--rq-data", metavar="JSON", help="for a page that must be fetched by POST: its form"
@@ -94,14 +94,14 @@ async def _solve(client: EzCaptchaClient, task: CloudFlare5STask, console: Conso
 
 
 def _exit(settings: BaseSettings, config: Config, options: Namespace) -> Exit:
+    """Return the exit through which a crawl would have the page solved."""
     if not options.url.startswith(("http://", "https://")):
         raise GivenUp("INVALID_URL", "the URL must begin with http:// or https://")
-    request = Request(options.url)
-    if not is_allowed_domain(request, config):
-        raise GivenUp("DOMAIN_NOT_ALLOWED", "EZCAPTCHA_ALLOWED_DOMAINS does not have this host")
-    given = Exit.parse(options.proxy) if options.proxy else None
-    exit = given or config.proxy or ExitFinder(settings).before_sending(request)
-    return check_exit(exit, allow_private=config.service_on_loopback)
+    targets = Targets(config, settings)
+    asked = Options(proxy=Exit.parse(options.proxy) if options.proxy else None)
+    target = targets.before_sending(Request(options.url), asked)
+    targets.check(target)
+    return target.place[1]
 
 
 def _rq_data(text: str | None) -> Mapping[str, Any] | None:

@@ -1,34 +1,31 @@
-"""Where clearances are kept."""
+"""Where clearances are kept for other crawls: the next run, other processes, other machines."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scrapy_ezcaptcha.stores.base import Held, OpenedStore, Store, StoreError
-from scrapy_ezcaptcha.stores.memory import MemoryStore
-from scrapy_ezcaptcha.stores.records import PlaceNames
-from scrapy_ezcaptcha.stores.shared import SharedStore
-from scrapy_ezcaptcha.stores.sqlite import SqliteStore
+from scrapy.utils.misc import load_object
+
+from scrapy_ezcaptcha.config import STORE_BACKENDS
+from scrapy_ezcaptcha.stores.store import Store, StoreError
 
 if TYPE_CHECKING:
     from scrapy_ezcaptcha.config import Config
 
-__all__ = ["Held", "MemoryStore", "OpenedStore", "SharedStore", "Store", "StoreError", "open_store"]
+__all__ = ["Store", "StoreError", "open_store"]
 
 
-def open_store(config: Config) -> OpenedStore | None:
-    """Return the store that others use too; None if clearances are kept in memory alone.
+def open_store(config: Config) -> Store | None:
+    """Return the store of the settings; None if clearances are kept in memory alone.
 
     A file is opened now, a server when it is first asked.
 
     Raises:
         StoreError: the file cannot be opened.
     """
-    names = PlaceNames(config.client_key)
-    if config.store_file is not None:
-        return SqliteStore(config.store_file, names, is_own=config.store_is_own)
-    if config.store_url:
-        from scrapy_ezcaptcha.stores.redis import RedisStore  # noqa: PLC0415  (an extra)
-
-        return RedisStore(config.store_url, names)
-    return None
+    where = config.store_file or config.store_url
+    if not where:
+        return None
+    scheme = config.store_url.partition("://")[0] or "sqlite"
+    backend = load_object(STORE_BACKENDS[scheme])(where)
+    return Store(backend, config.client_key, is_own=config.store_is_own)

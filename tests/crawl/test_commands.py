@@ -17,11 +17,11 @@ from support import clean_environment, run_command
 
 from scrapy_ezcaptcha.clearance import Clearance
 from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.known import Record
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
-from scrapy_ezcaptcha.stores import Held
-from scrapy_ezcaptcha.stores.records import PlaceNames
-from scrapy_ezcaptcha.stores.redis import RedisStore
-from scrapy_ezcaptcha.stores.sqlite import SqliteStore
+from scrapy_ezcaptcha.stores import Store
+from scrapy_ezcaptcha.stores.redis import RedisBackend
+from scrapy_ezcaptcha.stores.sqlite import SqliteBackend
 
 ADDON = {"ADDONS": '{"scrapy_ezcaptcha.Addon": 500}'}
 # Tests that run in the background may have Ctrl-C ignored.
@@ -161,7 +161,7 @@ class TestDoctor:
         done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=str(path))
         assert f"pass store      {path}, not there yet" in done.stdout
         assert not path.exists()
-        SqliteStore(path, PlaceNames("any")).close()
+        SqliteBackend(path).close()
         done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=str(path))
         assert f"pass store      {path}\n" in done.stdout
         path.write_text("no store " * 1000)
@@ -260,13 +260,22 @@ class TestSolve:
         assert request.headers["User-Agent"].startswith(b"Mozilla/5.0")
         assert list(request.cookies) == ["cf_clearance"]
 
+    def test_it_solves_through_the_exit_that_a_crawl_would_use(self, run, sandbox):
+        """The environment's proxy goes before EZCAPTCHA_PROXY."""
+        settings = {"EZCAPTCHA_PROXY": sandbox.proxy_url("setting")}
+        environment = {"http_proxy": sandbox.proxy_url("environment")}
+        run(sandbox, "solve", "http://shop.example/", env=environment, **settings)
+        run(sandbox, "solve", "http://shop.example/", env={"http_proxy": ""}, **settings)
+        exits = [task.exit for task in sandbox.service.tasks.values()]
+        assert exits == ["environment", "setting"]
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
             (["ftp://shop.example/"], "must begin with http://"),
             (["http://shop.example/", "--proxy", "http://host:1"], "no user name and password"),
             (["http://shop.example/", "--rq-data", "a=b"], "--rq-data must be a JSON object"),
-            (["http://other.example/"], "EZCAPTCHA_ALLOWED_DOMAINS does not have this host"),
+            (["http://other.example/"], "EZCAPTCHA_ALLOWED_DOMAINS has no other.example"),
         ],
     )
     def test_what_cannot_be_solved_is_said_before_it_costs(self, run, sandbox, arguments, said):
@@ -324,10 +333,10 @@ class TestClearances:
     def kept(self, tmp_path):
         """Three zones by one exit, and one by another."""
         path = tmp_path / "clearances.sqlite"
-        store = SqliteStore(path, PlaceNames("sandbox-key"))
+        store = Store(SqliteBackend(path), "sandbox-key")
         for zone in ("shop.example", "old.example", "news.example"):
-            store.put(held(zone, "http://user:s3cret@proxy.example:8000"))
-        store.put(held("shop.example", "http://other:s3cret@proxy.example:8000"))
+            store.put(record(zone, "http://user:s3cret@proxy.example:8000"))
+        store.put(record("shop.example", "http://other:s3cret@proxy.example:8000"))
         store.close()
         return {"EZCAPTCHA_STORE": str(path)}
 
@@ -366,8 +375,8 @@ class TestClearances:
         assert len(run(sandbox, "clearances", **kept).stdout.splitlines()) == 4
 
     def test_on_a_server(self, run, sandbox, redis_server):
-        store = RedisStore(redis_server.url, PlaceNames("sandbox-key"))
-        store.put(held("shop.example", "http://user:s3cret@proxy.example:8000"))
+        store = Store(RedisBackend(redis_server.url), "sandbox-key")
+        store.put(record("shop.example", "http://user:s3cret@proxy.example:8000"))
         done = run(
             sandbox,
             "clearances",
@@ -392,10 +401,10 @@ class TestClearances:
         assert not (tmp_path / "new.sqlite").exists()
 
 
-def held(zone, proxy):
+def record(zone, proxy):
     headers, cookies = {"user-agent": "UA"}, {"cf_clearance": "c0okie"}
     exit, created = Exit.parse(proxy), time.time() - 310
-    return Held(
+    return Record(
         Clearance(zone, zone, exit, f"task-{zone}", headers, cookies, None, created),
         accepted={f"www.{zone}"},
     )

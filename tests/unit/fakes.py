@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 from scrapy.core.downloader import Slot
 
+from scrapy_ezcaptcha.stores.store import StoreError
+
+LOG = logging.LoggerAdapter(logging.getLogger("scrapy_ezcaptcha"), {})
+
+
+class Stats(Counter):
+    """As much of Scrapy's stats collector as is used."""
+
+    def inc_value(self, key, count=1):
+        self[key] += count
+
+    def max_value(self, key, value):
+        self[key] = max(self[key], value)
+
 
 class FakeDownloader:
-    """As much of Scrapy's downloader as the waiting room looks at."""
+    """As much of Scrapy's downloader as is looked at."""
 
     def __init__(self, total_concurrency=16, per_slot=8):
         self.total_concurrency = total_concurrency
@@ -24,6 +40,66 @@ class FakeDownloader:
         return key, self.slots.setdefault(key, Slot(self.per_slot, 0, None))
 
 
+class EngineSlot:
+    """As much of the slot of Scrapy's engine as is looked at."""
+
+    def __init__(self):
+        self.closing = None
+        self.wakes = 0
+        self.nextcall = SimpleNamespace(schedule=self.wake)
+
+    def wake(self):
+        self.wakes += 1
+
+
 def crawler_with(downloader, engine_slot=None):
     """Return a crawler that has nothing but a downloader."""
-    return SimpleNamespace(engine=SimpleNamespace(downloader=downloader, _slot=engine_slot))
+    engine = SimpleNamespace(downloader=downloader, _slot=engine_slot, running=True)
+    return SimpleNamespace(engine=engine)
+
+
+class MemoryBackend:
+    """Keeps strings in memory; the test may take it down."""
+
+    def __init__(self, clock=lambda: 0.0):
+        self.clock = clock
+        self.fields = {}
+        self.rejected = {}
+        self.leases = {}
+        self.is_down = False
+
+    def __str__(self):
+        return "memory"
+
+    def read(self, place):
+        self.check()
+        fields = dict(self.fields.get(place, {}))
+        rejected = dict(self.rejected.get(place, {}))
+        return fields, rejected, self.leases.get(place), self.clock()
+
+    def write(self, place, fields):
+        self.check()
+        self.fields.setdefault(place, {}).update(fields)
+
+    def reject(self, place, clearance_id, *, unused, fields):
+        self.check()
+        self.rejected.setdefault(place, {})[clearance_id] = unused
+        for name in fields:
+            self.fields[place].pop(name, None)
+
+    def update_lease(self, place, change):
+        self.check()
+        lease = change(self.leases.get(place), self.clock())
+        if lease is not None:
+            self.leases[place] = lease
+
+    def places(self):
+        self.check()
+        yield from self.fields.items()
+
+    def check(self):
+        if self.is_down:
+            raise StoreError("it is down")
+
+    def close(self):
+        pass

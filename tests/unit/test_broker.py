@@ -5,60 +5,52 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from fakes import FakeDownloader, crawler_with
+from fakes import LOG, EngineSlot, FakeDownloader, MemoryBackend, Stats, crawler_with
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from scrapy import Request
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
-from scrapy_ezcaptcha import ApiError, CloudFlare5STask, Solution, SolveTimeout, TransportError
+from scrapy_ezcaptcha import ApiError, Solution, SolveTimeout, TransportError
 from scrapy_ezcaptcha.broker import Broker
 from scrapy_ezcaptcha.clearance import zone_of
 from scrapy_ezcaptcha.config import Config
-from scrapy_ezcaptcha.earner import Want
+from scrapy_ezcaptcha.engine import Engine
 from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.holdings import Holdings
+from scrapy_ezcaptcha.known import KnownClearances
 from scrapy_ezcaptcha.solver import Solver
-from scrapy_ezcaptcha.stores import SharedStore
-from scrapy_ezcaptcha.waiting import WaitingRoom
+from scrapy_ezcaptcha.stores import Store
+from scrapy_ezcaptcha.stores.sharing import Sharing
+from scrapy_ezcaptcha.target import Options, Target
+from scrapy_ezcaptcha.waiting import WaitingRequests
 
 HOSTS = ("shop.example", "www.shop.example", "admin.shop.example", "other.example")
 EXITS = tuple(Exit.parse(f"http://user{number}:p@proxy.example:1") for number in range(2))
 
 
-class Stats(Counter):
-    """As much of Scrapy's stats collector as is used."""
-
-    def inc_value(self, key, count=1):
-        self[key] += count
-
-    def max_value(self, key, value):
-        self[key] = max(self[key], value)
-
-
-class FakeClient:
+class FakeService:
     """A service whose every solve is ended by the test."""
 
     def __init__(self):
-        self.pending: list[tuple[CloudFlare5STask, Deferred]] = []
+        self.pending: list[tuple[object, Deferred]] = []  # (host, exit) or task id, and outcome
         self.created = 0
-        self.on_start = lambda task: None
+        self.on_start = lambda host, exit: None
 
-    async def solve(self, task, *, on_created):
-        self.on_start(task)
+    async def solve_challenge(self, url, exit, rq_data, *, on_created):
+        host = url.split("/")[2]
+        self.on_start(host, exit)
         self.created += 1
         on_created(f"task{self.created}")
-        return await self.wait_for_solution(task)
+        return await self.wait_for_solution((host, exit))
 
-    async def wait_for_solution(self, task):
-        outcome = Deferred()
-        entry = (task, outcome)
+    async def wait_for_solution(self, what):
+        entry = (what, Deferred())
         self.pending.append(entry)
         try:
-            return await outcome
+            return await entry[1]
         finally:
             self.pending.remove(entry)
 
@@ -66,53 +58,68 @@ class FakeClient:
 class World:
     """A broker with everything around it, and the requests that wait for it."""
 
-    def __init__(self, **options):
-        self.clock = Clock()
+    def __init__(self, service=None, reactor=None, store=None, **options):
+        self.clock = reactor or Clock()
         self.downloader = FakeDownloader()
+        self.engine_slot = EngineSlot()
         self.stats = Stats()
-        self.client = FakeClient()
-        self.closing = False
-        config = Config(client_key="k", **options)
-        self.solver = Solver(self.client, config, self.stats, self.clock.seconds)
-        self.store = SharedStore(None, reactor=self.clock, stats=self.stats)
+        self.service = service or FakeService()
+        self.limits = []
+        self.solver = Solver(
+            self.service,
+            Config(client_key="k", **options),
+            self.stats,
+            log=LOG,
+            clock=self.clock.seconds,
+            on_limit=lambda: self.limits.append(1),
+        )
+        engine = Engine(crawler_with(self.downloader, self.engine_slot), LOG)
+        self.known = KnownClearances(keeps_changes=store is not None)
+        self.sharing = Sharing(self.known, store, reactor=self.clock, stats=self.stats, log=LOG)
         self.broker = Broker(
             self.solver,
-            Holdings(self.store),
-            self.store,
-            WaitingRoom(crawler_with(self.downloader), 1000),
+            self.known,
+            self.sharing,
+            WaitingRequests(engine, 1000),
             stats=self.stats,
+            log=LOG,
             reactor=self.clock,
-            is_closing=lambda: self.closing,
+            is_closing=engine.is_closing,
         )
         self.ended: list[object] = []
 
-    def want(self, host, exit=EXITS[0]):
-        task = CloudFlare5STask(f"http://{host}/", exit.url)
-        return Want(Request(f"http://{host}/"), zone_of(host), host, exit, task)
+    def close_crawl(self):
+        """Begin to close the crawl, and let that be noticed."""
+        self.engine_slot.closing = Deferred()
+        self.clock.advance(0.25)
+
+    def target(self, host, exit=EXITS[0], **options):
+        request = Request(f"http://{host}/")
+        return Target(request, host, zone_of(host), exit, exit, Options(**options))
 
     def find(self, host, exit=EXITS[0]):
-        return self.broker.find(zone_of(host), host, exit)
+        return self.known.find(zone_of(host), host, exit)
 
     def ask(self, host, exit=EXITS[0]):
         """Ask for a clearance; how it ends is noted."""
-        waiting = Deferred.fromCoroutine(self.broker.clearance_for(self.want(host, exit)))
+        waiting = Deferred.fromCoroutine(self.broker.clearance_for(self.target(host, exit)))
         waiting.addErrback(lambda failure: failure.value)
         waiting.addCallback(lambda outcome: self.ended.append(outcome) or outcome)
         return waiting
 
     def solved(self, index=0, **cookies):
-        _, outcome = self.client.pending[index]
+        _, outcome = self.service.pending[index]
         outcome.callback(Solution({"user-agent": "UA"}, {"cf_clearance": "c", **cookies}))
 
     def failed(self, error, index=0):
-        self.client.pending[index][1].errback(error)
+        self.service.pending[index][1].errback(error)
 
 
 def test_one_solve_serves_all_who_wait():
     world = World()
     for host in HOSTS[:3] * 16:
         world.ask(host)
-    assert world.client.created == 1
+    assert world.service.created == 1
     world.solved()
     assert len(world.ended) == 48
     assert len({clearance.id for clearance in world.ended}) == 1
@@ -135,7 +142,7 @@ def test_a_failure_is_told_to_all_at_once():
     world.failed(SolveTimeout(120, task_id="task1"))
     assert len(world.ended) == 5
     assert all(isinstance(error, SolveTimeout) for error in world.ended)
-    assert world.client.created == 1
+    assert world.service.created == 1
     assert world.stats["ezcaptcha/tasks/failed/SOLVE_TIMEOUT"] == 1
 
 
@@ -154,9 +161,7 @@ def test_who_is_not_downloaded_yet_waits_too():
     world, gone_on = World(), []
     world.ask("shop.example")
     for host in HOSTS:
-        gate = world.broker.wait_for_solve(
-            Request(f"http://{host}/"), zone_of(host), host, EXITS[0]
-        )
+        gate = world.broker.wait_for_solve(world.target(host))
         Deferred.fromCoroutine(gate).addCallback(lambda _, host=host: gone_on.append(host))
     assert gone_on == ["other.example"]
     world.failed(SolveTimeout(120))
@@ -168,7 +173,7 @@ def test_a_waiter_that_is_cancelled_leaves_the_others_and_the_task_alone():
     first = world.ask("shop.example")
     world.ask("shop.example")
     first.cancel()
-    assert len(world.client.pending) == 1
+    assert len(world.service.pending) == 1
     world.solved()
     assert world.find("shop.example") is not None
     assert len(world.ended) == 2
@@ -177,9 +182,9 @@ def test_a_waiter_that_is_cancelled_leaves_the_others_and_the_task_alone():
 def test_a_task_nobody_waits_for_any_more_is_polled_on_for_those_who_come():
     world = World()
     world.ask("shop.example").cancel()
-    assert len(world.client.pending) == 1
+    assert len(world.service.pending) == 1
     world.ask("shop.example")
-    assert world.client.created == 1
+    assert world.service.created == 1
     world.solved()
     assert world.ended[-1] is world.find("shop.example")
 
@@ -188,12 +193,11 @@ def test_when_the_crawl_ends_nobody_waits_and_polling_stops():
     world = World()
     world.ask("shop.example")
     world.ask("other.example")
-    page = Deferred.fromCoroutine(world.broker.solution_for(world.want("shop.example")))
+    page = Deferred.fromCoroutine(world.broker.solution_for(world.target("shop.example")))
     page.addErrback(lambda failure: world.ended.append(failure.value))
-    world.closing = True
-    world.clock.advance(0.25)
+    world.close_crawl()
     assert [type(error) for error in world.ended] == [CrawlEnding] * 3
-    assert world.client.pending == []
+    assert world.service.pending == []
     world.ask("shop.example")
     assert isinstance(world.ended[-1], CrawlEnding)
     assert world.clock.getDelayedCalls() == []
@@ -202,17 +206,14 @@ def test_when_the_crawl_ends_nobody_waits_and_polling_stops():
 def test_those_who_wait_for_their_turn_are_sent_away_too():
     world = World()
     world.ask("shop.example")
-    _, slot = world.downloader._get_slot(Request("http://shop.example/"))
+    slot = world.downloader.slots["shop.example"]
     slot.active |= {Request("http://shop.example/") for _ in range(slot.concurrency)}
     for _ in range(12):
-        gate = world.broker.wait_for_solve(
-            Request("http://shop.example/"), "shop.example", "shop.example", EXITS[0]
-        )
+        gate = world.broker.wait_for_solve(world.target("shop.example"))
         Deferred.fromCoroutine(gate).addErrback(lambda failure: world.ended.append(failure.value))
     world.solved()
     assert len(world.ended) == 1  # the slot is full: the others wait for their turn
-    world.closing = True
-    world.clock.advance(0.25)
+    world.close_crawl()
     assert [type(error) for error in world.ended[1:]] == [CrawlEnding] * 12
     assert world.downloader.total_concurrency == 16
     assert len(slot.active) == slot.concurrency
@@ -221,10 +222,10 @@ def test_those_who_wait_for_their_turn_are_sent_away_too():
 
 def test_a_solve_is_not_begun_while_the_crawl_is_closing():
     world = World()
-    world.closing = True
+    world.close_crawl()
     world.ask("shop.example")
     assert isinstance(world.ended[0], CrawlEnding)
-    assert world.client.created == 0
+    assert world.service.created == 0
 
 
 def test_the_look_out_for_closing_rests_when_nothing_is_under_way():
@@ -233,68 +234,74 @@ def test_the_look_out_for_closing_rests_when_nothing_is_under_way():
     world.solved()
     world.clock.advance(0.25)
     assert world.clock.getDelayedCalls() == []
-    assert not world.broker.knows_zone("other.example")
-    assert world.broker.knows_zone("shop.example")
+    assert not world.known.has_zone("other.example")
+    assert world.known.has_zone("shop.example")
+
+
+def test_it_tells_which_zones_are_being_solved():
+    world = World()
+    world.ask("www.shop.example")
+    assert world.broker.is_solving("shop.example")
+    assert not world.broker.is_solving("other.example")
+    world.solved()
+    assert not world.broker.is_solving("shop.example")
 
 
 def test_tasks_at_once_are_limited_and_the_rest_follow():
     world = World(max_concurrent_tasks=2)
     for number in range(5):
         world.ask(f"shop{number}.example")
-    assert len(world.client.pending) == 2
+    assert len(world.service.pending) == 2
     world.solved()
-    assert len(world.client.pending) == 2
-    while world.client.pending:
+    assert len(world.service.pending) == 2
+    while world.service.pending:
         world.solved()
     assert len(world.ended) == 5
 
 
 def test_the_first_call_goes_alone_until_the_key_has_proved_good():
-    class SlowCreation(FakeClient):
-        async def solve(self, task, *, on_created):
+    class SlowCreation(FakeService):
+        creation = Deferred()
+
+        async def solve_challenge(self, url, exit, rq_data, *, on_created):
             self.created += 1
             await self.creation
             on_created("task")
             return Solution({"user-agent": "UA"}, {"cf_clearance": "c"})
 
-    world = World()
-    world.client.__class__ = SlowCreation
-    world.client.creation = Deferred()
+    world = World(SlowCreation())
     for number in range(5):
         world.ask(f"shop{number}.example")
-    assert world.client.created == 1
-    world.client.creation.callback(None)
-    assert world.client.created == 5
+    assert world.service.created == 1
+    world.service.creation.callback(None)
+    assert world.service.created == 5
     assert len(world.ended) == 5
 
 
 def test_a_refused_key_stops_everything():
-    limits = []
     world = World()
-    world.solver._on_limit = lambda: limits.append(1)
     world.ask("shop.example")
     world.failed(ApiError("ERROR_ZERO_BALANCE"))
     for number in range(5):
         world.ask(f"shop{number}.example")
-    assert world.client.created == 1
+    assert world.service.created == 1
     assert isinstance(world.ended[-1], GivenUp)
     assert "ERROR_ZERO_BALANCE" in str(world.ended[-1])
-    assert limits == [1]
+    assert world.limits == [1]
 
 
 def test_what_was_surely_not_created_does_not_count_against_the_limit():
-    class Refusing(FakeClient):
-        async def solve(self, task, *, on_created):
+    class Refusing(FakeService):
+        async def solve_challenge(self, url, exit, rq_data, *, on_created):
             self.created += 1
             raise TransportError("refused", sent=self.sent)
 
     for sent, calls in ((False, 3), (True, 1)):
-        world = World(max_tasks=1, breaker_failures=9)
-        world.client.__class__ = Refusing
-        world.client.sent = sent
+        world = World(Refusing(), max_tasks=1, breaker_failures=9)
+        world.service.sent = sent
         for number in range(3):
             world.ask(f"shop{number}.example")
-        assert world.client.created == calls
+        assert world.service.created == calls
 
 
 def test_a_zone_is_given_up_after_three_useless_solves_and_tried_again_later():
@@ -306,10 +313,10 @@ def test_a_zone_is_given_up_after_three_useless_solves_and_tried_again_later():
     world.ask("www.shop.example")
     assert isinstance(world.ended[-1], GivenUp)
     world.ask("other.example")
-    assert world.client.created == 4
+    assert world.service.created == 4
     world.clock.advance(300)
     world.ask("shop.example")
-    assert world.client.created == 5
+    assert world.service.created == 5
 
 
 def test_a_bug_of_ours_ends_as_an_error_of_the_request(caplog):
@@ -317,16 +324,16 @@ def test_a_bug_of_ours_ends_as_an_error_of_the_request(caplog):
     waiting = world.ask("shop.example")
     world.failed(RuntimeError("a bug"))
     assert str(world.ended[0]) == "internal error, see the log"
-    assert "A solve broke down" in caplog.text
+    assert "A solve ended with an unexpected error" in caplog.text
     assert waiting.called
 
 
 def test_a_page_of_its_own_is_solved_for_each_and_its_clearance_kept():
     world, pages = World(), []
     for _ in range(2):
-        page = Deferred.fromCoroutine(world.broker.solution_for(world.want("shop.example")))
+        page = Deferred.fromCoroutine(world.broker.solution_for(world.target("shop.example")))
         page.addCallback(pages.append)
-    assert len(world.client.pending) == 2
+    assert len(world.service.pending) == 2
     world.solved()
     world.solved()
     assert len(pages) == 2
@@ -336,61 +343,95 @@ def test_a_page_of_its_own_is_solved_for_each_and_its_clearance_kept():
 @pytest.mark.parametrize("solution", [Solution(), Solution({"user-agent": "UA"})])
 def test_a_page_without_page_or_clearance_is_an_error(solution):
     world = World()
-    page = Deferred.fromCoroutine(world.broker.solution_for(world.want("shop.example")))
+    page = Deferred.fromCoroutine(world.broker.solution_for(world.target("shop.example")))
     page.addErrback(lambda failure: world.ended.append(failure.value))
-    world.client.pending[0][1].callback(solution)
+    world.service.pending[0][1].callback(solution)
     assert "neither a page nor a clearance" in str(world.ended[0])
 
 
 class TestUnfinishedTasks:
-    """What a run that ended had paid for."""
+    """What a process that ended had paid for, in a store."""
 
     PLACE = ("shop.example", EXITS[0])
 
-    def world(self, **options):
-        world = World(**options)
-        before = world.store._memory.lead(self.PLACE, 10)
-        world.store._memory.keep(before, 10, "task-before")
-        world.store._memory.end(before, keep_task=True)
-        return world
+    @pytest.fixture
+    def store(self):
+        return Store(MemoryBackend(), "k")
 
-    def heritage(self, world):
-        return world.store._memory.lead(self.PLACE, 10).task_id
+    @pytest.fixture
+    def left(self, store):
+        """A store with an unfinished task."""
+        token = store.acquire(self.PLACE, 10).token
+        store.extend(self.PLACE, token, 10, "task-before")
+        store.release(self.PLACE, token, keep_task=True)
+        return store
 
-    def test_they_are_gone_on_with_and_cost_nothing(self):
-        world = self.world()
-        world.ask("shop.example")
-        assert [task for task, _ in world.client.pending] == ["task-before"]
-        world.solved()
+    async def ask(self, world, end):
+        """Ask for a clearance, and let *end* end what is under way."""
+        waiting = world.ask("shop.example")
+        while not waiting.called:
+            if world.service.pending:
+                end(world)
+            await deferLater(world.clock, 0.001)
+        await world.sharing.close()
+
+    def task_in(self, store):
+        return store.acquire(self.PLACE, 10).task_id
+
+    def test_they_are_continued_and_cost_nothing(self, left, run, running_reactor):
+        world, continued = World(reactor=running_reactor, store=left), []
+
+        def ready(world):
+            continued.append(world.service.pending[0][0])
+            world.solved()
+
+        run(lambda: self.ask(world, ready))
+        assert continued == ["task-before"]
         assert world.ended[0].id == "task-before"
-        assert world.client.created == 0
+        assert world.service.created == 0
         assert (
             world.stats["ezcaptcha/tasks/taken_over"] == world.stats["ezcaptcha/tasks/ready"] == 1
         )
-        assert self.heritage(world) is None
+        assert self.task_in(left) is None
 
-    def test_one_that_comes_to_nothing_is_followed_by_a_new_one(self):
-        world = self.world()
-        world.ask("shop.example")
-        world.failed(ApiError("ERROR_TASK_NOT_EXIST", "gone", status=200, task_id="task-before"))
-        world.solved()
+    def test_one_that_brings_nothing_is_followed_by_a_new_one(self, left, run, running_reactor):
+        world = World(reactor=running_reactor, store=left)
+        gone = ApiError("ERROR_TASK_NOT_EXIST", "gone", status=200, task_id="task-before")
+
+        def end(world):
+            if world.service.pending[0][0] == "task-before":
+                world.failed(gone)
+            else:
+                world.solved()
+
+        run(lambda: self.ask(world, end))
         assert world.ended[0].id == "task1"
-        assert (world.client.created, world.stats["ezcaptcha/tasks/failed"]) == (1, 1)
+        assert (world.service.created, world.stats["ezcaptcha/tasks/failed"]) == (1, 1)
 
-    def test_a_limit_leaves_them_to_others(self):
-        world = self.world(max_tasks=1)
-        world.solver._tasks = 1
-        world.ask("shop.example")
-        assert isinstance(world.ended[0], GivenUp)
-        assert self.heritage(world) == "task-before"
+    def test_a_limit_leaves_them_to_others(self, left, run, running_reactor):
+        world = World(reactor=running_reactor, store=left, max_tasks=1)
 
-    def test_a_crawl_that_ends_leaves_its_own(self):
-        world = World()
-        world.ask("shop.example")
-        world.closing = True
-        world.clock.advance(1)
+        async def scenario():
+            elsewhere = world.ask("other.example")
+            while not elsewhere.called:
+                if world.service.pending:
+                    world.solved()
+                await deferLater(world.clock, 0.001)
+            await self.ask(world, lambda world: world.solved())
+
+        run(scenario)
+        assert isinstance(world.ended[-1], GivenUp)
+        assert self.task_in(left) == "task-before"
+
+    def test_a_crawl_that_ends_leaves_its_own(self, store, run, running_reactor):
+        world = World(reactor=running_reactor, store=store)
+
+        def end(world):
+            world.engine_slot.closing = Deferred()
+
+        run(lambda: self.ask(world, end))
         assert isinstance(world.ended[0], CrawlEnding)
-        assert self.heritage(world) == "task1"
+        assert self.task_in(store) == "task1"
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -400,12 +441,10 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.world = World(max_concurrent_tasks=3, breaker_seconds=5.0)
         self.waiting = []
-        self.world.client.on_start = self.starts
+        self.world.service.on_start = self.starts
         self.outcomes = Counter()
 
-    def starts(self, task):
-        host = task.website_url.split("/")[2]
-        exit = Exit.parse(task.proxy)
+    def starts(self, host, exit):
         assert self.world.find(host, exit) is None, "a good clearance stood unused"
 
     @rule(host=st.sampled_from(HOSTS), exit=st.sampled_from(EXITS))
@@ -431,13 +470,13 @@ class AnyOrder(RuleBasedStateMachine):
             if again is None:
                 self.waiting.append(self.world.ask(host, exit))
 
-    @precondition(lambda self: self.world.client.pending)
+    @precondition(lambda self: self.world.service.pending)
     @rule(data=st.data())
     def ready(self, data):
-        self.world.solved(data.draw(st.integers(0, len(self.world.client.pending) - 1)))
+        self.world.solved(data.draw(st.integers(0, len(self.world.service.pending) - 1)))
         self.outcomes["ready"] += 1
 
-    @precondition(lambda self: self.world.client.pending)
+    @precondition(lambda self: self.world.service.pending)
     @rule(
         data=st.data(),
         error=st.sampled_from(
@@ -449,7 +488,7 @@ class AnyOrder(RuleBasedStateMachine):
         ),
     )
     def fail_or_time_out(self, data, error):
-        index = data.draw(st.integers(0, len(self.world.client.pending) - 1))
+        index = data.draw(st.integers(0, len(self.world.service.pending) - 1))
         self.world.failed(error(), index)
         self.outcomes["failed"] += 1
 
@@ -464,33 +503,28 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def never_two_tasks_at_once_for_one_zone_and_exit(self):
-        pending = Counter(
-            (zone_of(task.website_url.split("/")[2]), task.proxy)
-            for task, _ in self.world.client.pending
-        )
+        pending = Counter((zone_of(host), exit) for (host, exit), _ in self.world.service.pending)
         assert all(count == 1 for count in pending.values())
-        assert len(self.world.client.pending) <= 3
+        assert len(self.world.service.pending) <= 3
 
     @invariant()
     def nobody_waits_for_nothing(self):
         still = [waiter for waiter in self.waiting if not waiter.called]
-        assert len(still) <= sum(
-            len(flight.waiters) for flight in self.world.broker._shared.values()
-        )
+        assert len(still) == self.world.broker.waiting
 
     @invariant()
     def the_counters_add_up(self):
-        stats, pending = self.world.stats, len(self.world.client.pending)
-        assert stats["ezcaptcha/tasks/created"] == self.world.client.created
+        stats, pending = self.world.stats, len(self.world.service.pending)
+        assert stats["ezcaptcha/tasks/created"] == self.world.service.created
         assert stats["ezcaptcha/tasks/ready"] == self.outcomes["ready"]
         assert stats["ezcaptcha/tasks/failed"] == self.outcomes["failed"]
-        assert self.world.client.created == sum(self.outcomes.values()) + pending
+        assert self.world.service.created == sum(self.outcomes.values()) + pending
 
     def teardown(self):
-        while self.world.client.pending:
+        while self.world.service.pending:
             self.world.solved()
         assert all(waiter.called for waiter in self.waiting)
-        assert self.world.broker._waiting == 0
+        assert self.world.broker.waiting == 0
         assert all(
             not isinstance(end, Exception) or isinstance(end, EzCaptchaError)
             for end in self.world.ended

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from scrapy import Request
 from scrapy.http import Response
 
-from scrapy_ezcaptcha.clearance import Clearance, Dresser, merge_cookies, zone_of
+from scrapy_ezcaptcha.clearance import Clearance, zone_of
 from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.headers import ClearanceHeaders, merge_cookies
 from scrapy_ezcaptcha.wire import Solution
 
 EXIT = Exit.parse("http://u:secret@proxy.example:1")
@@ -23,8 +24,9 @@ def clearance(headers=None, cookies=None):
     )
 
 
-def dresser(encodings=("gzip", "br"), **defaults):
-    return Dresser(frozenset(encodings), {k.replace("_", "-"): v for k, v in defaults.items()})
+def headers_for(encodings=("gzip", "br"), **defaults):
+    by_name = {name.replace("_", "-"): value for name, value in defaults.items()}
+    return ClearanceHeaders(frozenset(encodings), by_name)
 
 
 @pytest.mark.parametrize(
@@ -68,31 +70,31 @@ def test_no_repr_shows_a_secret():
 def test_it_is_put_on_and_taken_off_without_a_trace():
     request = Request(URL, headers={"User-Agent": "mine", "Accept": "*/*", "Cookie": "a=1"})
     before = dict(request.headers)
-    clothes = dresser(accept=b"*/*")
-    clothes.put_on(request, clearance({"accept": "text/html", "x-new": "1"}))
+    headers = headers_for(accept=b"*/*")
+    headers.put_on(request, clearance({"accept": "text/html", "x-new": "1"}))
     assert request.headers["User-Agent"] == b"UA/1"
     assert request.headers["Accept"] == b"text/html"
     assert request.headers["X-New"] == b"1"
     assert request.headers["Cookie"] == b"a=1; cf_clearance=secret"
-    clothes.take_off(request)
+    headers.take_off(request)
     assert dict(request.headers) == before
-    clothes.take_off(request)  # once more does nothing
+    headers.take_off(request)  # once more does nothing
     assert dict(request.headers) == before
 
 
 def test_who_carried_what_is_told_once():
-    request, worn, clothes = Request(URL), clearance(), dresser()
-    assert clothes.carried_by(request) is None
-    clothes.put_on(request, worn)
-    clothes.take_off(request)
-    assert clothes.carried_by(request) is worn
-    assert clothes.carried_by(request) is None
+    request, one, headers = Request(URL), clearance(), headers_for()
+    assert headers.carried_by(request) is None
+    headers.put_on(request, one)
+    headers.take_off(request)
+    assert headers.carried_by(request) is one
+    assert headers.carried_by(request) is None
 
 
 def test_the_spiders_own_headers_win_except_for_the_user_agent():
     request = Request(URL, headers={"User-Agent": "mine", "Accept-Language": "de", "Accept": "x"})
-    worn = clearance({"accept-language": "en", "accept": "text/html", "sec-ch-ua": "y"})
-    dresser(accept_language=b"en-GB", accept=b"*/*").put_on(request, worn)
+    one = clearance({"accept-language": "en", "accept": "text/html", "sec-ch-ua": "y"})
+    headers_for(accept_language=b"en-GB", accept=b"*/*").put_on(request, one)
     assert request.headers["User-Agent"] == b"UA/1"
     assert request.headers["Accept-Language"] == b"de"
     assert request.headers["Accept"] == b"x"
@@ -109,7 +111,7 @@ def test_the_spiders_own_headers_win_except_for_the_user_agent():
 )
 def test_accept_encoding_is_cut_to_what_this_scrapy_decodes(encodings, sent):
     request = Request(URL)
-    dresser(encodings).put_on(
+    headers_for(encodings).put_on(
         request, clearance({"accept-encoding": "gzip, deflate, br;q=0.9, zstd, x-new"})
     )
     assert request.headers.get("Accept-Encoding") == sent
@@ -169,6 +171,6 @@ def test_the_site_renews_what_is_the_edges(set_cookie, cookies):
 
 def test_a_renewed_clearance_keeps_its_id():
     response = Response(URL, headers={"Set-Cookie": "cf_clearance=new"})
-    worn = clearance()
-    assert worn.renewed(Request(URL), response).id == worn.id
-    assert worn.renewed(Request(URL), Response(URL)) is worn
+    one = clearance()
+    assert one.renewed(Request(URL), response).id == one.id
+    assert one.renewed(Request(URL), Response(URL)) is one

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request
+from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
 from scrapy.settings import Settings
 
 from scrapy_ezcaptcha.errors import ExitError
-from scrapy_ezcaptcha.exit import Exit, ExitFinder, check_exit, is_loopback, is_private
+from scrapy_ezcaptcha.exit import Exit, check_exit, is_loopback, is_private
+from scrapy_ezcaptcha.proxies import ProxyFinder
 
 FULL = "http://user:pa%40ss@proxy.example:8080"
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
@@ -21,13 +23,13 @@ def no_proxies_around(monkeypatch):
 
 
 def finder(**settings):
-    return ExitFinder(Settings(settings))
+    return ProxyFinder(Settings(settings))
 
 
 def sent(url="http://shop.example/", **meta):
     """A request as it is when its response comes: after Scrapy's HttpProxyMiddleware."""
     request = Request(url, meta=meta)
-    finder()._proxies.process_request(request)
+    HttpProxyMiddleware("latin-1").process_request(request)
     return request
 
 

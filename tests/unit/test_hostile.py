@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scrapy import Request
 from scrapy.http import Response
 
-from scrapy_ezcaptcha.clearance import Clearance, Dresser, is_replayed
+from scrapy_ezcaptcha.clearance import Clearance, is_replayed
 from scrapy_ezcaptcha.errors import EzCaptchaError
 from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.headers import ClearanceHeaders
 from scrapy_ezcaptcha.wire import parse_task_result
 
 EXIT = Exit.parse("http://u:p@proxy.example:1")
@@ -68,8 +69,8 @@ def test_only_well_formed_headers_of_allowed_names_go_out(solution, own):
         return
     request = Request("http://shop.example/", headers=own)
     before = request.headers.copy()
-    dresser = Dresser(frozenset({"gzip"}), {})
-    dresser.put_on(request, clearance)
+    headers = ClearanceHeaders(frozenset({"gzip"}), {})
+    headers.put_on(request, clearance)
     lines = request.headers.to_string().split(b"\r\n")
     assert all(HEADER.fullmatch(line) for line in lines)
     sent = {name.decode().lower() for name in request.headers} - {"cookie"}
@@ -78,7 +79,7 @@ def test_only_well_formed_headers_of_allowed_names_go_out(solution, own):
     cookies = [cookie for cookie in request.headers["Cookie"].split(b"; ") if cookie]
     assert all(COOKIE.fullmatch(cookie) for cookie in cookies)
     assert len(cookies) <= 2 + len(clearance.cookies)
-    dresser.take_off(request)
+    headers.take_off(request)
     assert request.headers == before
 
 

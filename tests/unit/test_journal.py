@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import struct
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from scrapy.core.scheduler import Scheduler
 from scrapy.utils.test import get_crawler
 
 from scrapy_ezcaptcha.journal import FILE_NAME, Journal, remove_empty_files
-from scrapy_ezcaptcha.note import Note
+from scrapy_ezcaptcha.memo import Memo
 from scrapy_ezcaptcha.replay import replay_of
 
 
@@ -22,6 +23,7 @@ class ShopSpider(scrapy.Spider):
 
 
 SPIDER = ShopSpider()
+LOG = logging.LoggerAdapter(logging.getLogger("scrapy_ezcaptcha"), {})
 
 
 def request(number=1, **more):
@@ -50,7 +52,7 @@ def test_who_reached_the_downloader_waits_no_more_be_it_by_a_replay(tmp_path):
     for each in waiting:
         journal.add(each)
     journal.remove(waiting[0])
-    journal.remove(replay_of(waiting[1], Note.on(waiting[1])))
+    journal.remove(replay_of(waiting[1], Memo.on(waiting[1])))
     assert numbers(journal) == [3]
     journal.remove(waiting[0])
     assert numbers(journal) == [3]
@@ -98,12 +100,12 @@ def test_a_job_with_files_that_a_kill_left_empty_opens_again(tmp_path):
         (queue / name).touch()
         with pytest.raises((struct.error, ValueError)):
             Scheduler.from_crawler(crawler).open(SPIDER)
-        remove_empty_files(crawler.settings)
+        remove_empty_files(crawler.settings, LOG)
     scheduler = Scheduler.from_crawler(crawler)
     scheduler.open(SPIDER)
     assert not scheduler.has_pending_requests()
 
 
 def test_without_a_job_nothing_is_looked_for():
-    remove_empty_files(get_crawler().settings)
+    remove_empty_files(get_crawler().settings, LOG)
     assert not Path("requests.queue").exists()

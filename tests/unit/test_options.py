@@ -3,18 +3,24 @@ from __future__ import annotations
 import pytest
 from scrapy import Request
 from scrapy.exceptions import IgnoreRequest
+from scrapy.utils.test import get_crawler
 
 from scrapy_ezcaptcha import EzCaptchaError
 from scrapy_ezcaptcha.config import Config
-from scrapy_ezcaptcha.errors import InvalidOptions
-from scrapy_ezcaptcha.options import Options, is_allowed_domain, options_of
+from scrapy_ezcaptcha.errors import GivenUp, InvalidOptions
+from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.target import Options, Targets
 
 OPT_IN = Config()
 TRANSPARENT = Config(transparent_mode=True)
 
 
+def targets(config):
+    return Targets(config, get_crawler().settings)
+
+
 def options(meta, config=OPT_IN):
-    return options_of(Request("http://shop.example/", meta=meta), config)
+    return targets(config).options(Request("http://shop.example/", meta=meta))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,50 @@ def test_what_is_wrong_is_said(value, said):
     ],
 )
 def test_allowed_domains_and_their_subdomains(url, allowed):
-    config = Config(allowed_domains=("shop.example",))
-    assert is_allowed_domain(Request(url), config) is allowed
-    assert is_allowed_domain(Request(url), Config())
+    limited = {"transparent_mode": True, "allowed_domains": ("shop.example",)}
+    assert targets(Config(**limited)).is_in_scope(Request(url)) is allowed
+    assert targets(TRANSPARENT).is_in_scope(Request(url))
+
+
+def test_outside_the_allowed_domains_nothing_is_solved_even_if_meta_asks_for_it():
+    limited = targets(Config(allowed_domains=("shop.example",)))
+    proxy = "http://u:p@proxy.example:1"
+    for url, allowed in (("http://shop.example/", True), ("http://other.example/", False)):
+        request = Request(url, meta={"ezcaptcha": True, "proxy": proxy})
+        target = limited.after_sending(request, limited.options(request))
+        if allowed:
+            assert limited.check(target) is None  # it raises otherwise
+        else:
+            with pytest.raises(GivenUp, match=r"has no other\.example"):
+                limited.check(target)
+
+
+def proxy_of(name):
+    return f"http://u:p@{name}.example:1"
+
+
+@pytest.mark.parametrize(
+    ("given", "exit"),
+    [
+        (("option", "meta", "env", "setting"), "option"),
+        ((None, "meta", "env", "setting"), "meta"),
+        ((None, None, "env", "setting"), "env"),
+        ((None, None, None, "setting"), "setting"),
+        ((None, None, None, None), None),
+        (("option", None, None, None), "option"),
+    ],
+)
+def test_the_precedence_of_proxies(monkeypatch, given, exit):
+    meta_option, meta, environment, setting = given
+    monkeypatch.delenv("http_proxy", raising=False)
+    if environment:
+        monkeypatch.setenv("http_proxy", proxy_of(environment))
+    config = Config(proxy=Exit.parse(proxy_of(setting)) if setting else None)
+    asked = {"proxy": proxy_of(meta_option)} if meta_option else True
+    request = Request("http://shop.example/", meta={"ezcaptcha": asked})
+    if meta:
+        request.meta["proxy"] = proxy_of(meta)
+    by_config = targets(config)
+    target = by_config.before_sending(request, by_config.options(request))
+    assert (target.exit and target.exit.host) == (exit and f"{exit}.example")
+    assert (target.host, target.zone, target.url) == ("shop.example",) * 2 + (request.url,)

@@ -12,7 +12,7 @@ from scrapy.settings import Settings
 
 from scrapy_ezcaptcha import Addon, EzCaptchaMiddleware
 from scrapy_ezcaptcha.config import Config
-from scrapy_ezcaptcha.note import Note
+from scrapy_ezcaptcha.memo import Memo
 from scrapy_ezcaptcha.replay import Replayer, replay_of
 
 PATH = "scrapy_ezcaptcha.EzCaptchaMiddleware"
@@ -43,17 +43,17 @@ def request(meta=None):
 
 def test_a_replay_is_a_copy_and_leaves_the_original_alone():
     original = request()
-    replay = replay_of(original, Note("shop.example", attempts=1))
+    replay = replay_of(original, Memo("shop.example", attempts=1))
     assert (replay.priority, replay.dont_filter, replay.meta["mine"]) == (3, True, 1)
-    assert Note.on(replay).attempts == 1
+    assert Memo.on(replay).attempts == 1
     assert original.meta == {"mine": 1}
     assert not original.dont_filter
 
 
-def test_a_note_of_another_zone_does_not_count():
-    replay = replay_of(request(), Note("shop.example", attempts=1))
+def test_a_memo_of_another_zone_does_not_count():
+    replay = replay_of(request(), Memo("shop.example", attempts=1))
     redirected = replay.replace(url="http://other.example/")
-    assert Note.on(redirected) == Note("other.example")
+    assert Memo.on(redirected) == Memo("other.example")
 
 
 def test_what_comes_back_to_an_ending_crawl_is_not_put_back_again():
@@ -66,12 +66,12 @@ def test_what_comes_back_to_an_ending_crawl_is_not_put_back_again():
 def test_what_was_tried_in_another_run_does_not_count():
     """Its clearances are gone with it."""
     ending, resumed = (Replayer(None, None, None, Config()) for _ in range(2))
-    tried = replay_of(request(), Note("shop.example", 2, 2, "task7", ending.run))
-    assert ending.note_on(tried).attempts == 2
-    assert ending.note_on(ending.put_back(tried)) == Note(
+    tried = replay_of(request(), Memo("shop.example", 2, 2, "task7", ending.run))
+    assert ending.memo_on(tried).attempts == 2
+    assert ending.memo_on(ending.put_back(tried)) == Memo(
         "shop.example", 2, 2, None, ending.run, is_put_back=True
     )
-    assert resumed.note_on(tried) == Note("shop.example", run=resumed.run)
+    assert resumed.memo_on(tried) == Memo("shop.example", run=resumed.run)
 
 
 def test_what_was_tried_by_others_who_share_the_store_counts():
@@ -80,9 +80,9 @@ def test_what_was_tried_by_others_who_share_the_store_counts():
         Replayer(None, None, None, Config(store_url="redis://clearances.example")) for _ in range(2)
     )
     elsewhere = Replayer(None, None, None, Config(store_url="redis://other.example"))
-    tried = replay_of(request(), replace(theirs.note_on(request()), attempts=2, solves=2))
-    assert ours.note_on(tried).attempts == 2
-    assert elsewhere.note_on(tried).attempts == 0
+    tried = replay_of(request(), replace(theirs.memo_on(request()), attempts=2, solves=2))
+    assert ours.memo_on(tried).attempts == 2
+    assert elsewhere.memo_on(tried).attempts == 0
     put_back = theirs.put_back(tried)
     assert theirs.put_back(put_back) is None
     assert ours.put_back(put_back) is not None

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapy_ezcaptcha.redact import redact
+from scrapy_ezcaptcha.errors import redact
 
 secrets = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=4, max_size=20)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import scrapy_ezcaptcha
-from scrapy_ezcaptcha import commands, errors, options, signals
+from scrapy_ezcaptcha import commands, config, errors, signals, target
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = "\n".join(
@@ -18,9 +18,9 @@ SOURCES = "\n".join(path.read_text() for path in (ROOT / "scrapy_ezcaptcha").rgl
 
 
 def settings():
-    found = re.findall(r'"(EZCAPTCHA_[A-Z_]+)"', SOURCES)
-    assert len(set(found)) >= 20
-    return set(found)
+    named = set(re.findall(r'"(EZCAPTCHA_[A-Z_]+)"', SOURCES))
+    assert len(config.setting_names()) >= 20
+    return config.setting_names() | named
 
 
 def stats():
@@ -39,12 +39,12 @@ def test_settings_and_stats(name):
     assert f"`{name}" in REFERENCE
 
 
-@pytest.mark.parametrize("name", sorted(options._ALLOWED))
+@pytest.mark.parametrize("name", sorted(target.CHECKS))
 def test_meta_keys(name):
     assert f"| `{name}` |" in REFERENCE
 
 
-@pytest.mark.parametrize("name", sorted(commands._ACTIONS))
+@pytest.mark.parametrize("name", sorted(commands.ACTIONS))
 def test_commands(name):
     assert f"## `{name}" in REFERENCE
 

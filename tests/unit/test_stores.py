@@ -1,4 +1,4 @@
-"""What holds for every store, in memory, in a file and on a server alike."""
+"""What holds for every store, whatever its backend: in memory, in a file, on a server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import trustme
+from fakes import LOG, MemoryBackend, Stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -18,28 +19,36 @@ from scrapy import Request
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from scrapy_ezcaptcha.clearance import Clearance, Dresser
+from scrapy_ezcaptcha.clearance import Clearance
 from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.stores import Held, MemoryStore, SharedStore, StoreError, background, shared
-from scrapy_ezcaptcha.stores.base import SolveFailure
-from scrapy_ezcaptcha.stores.leadership import TASK_SECONDS, Leadership
-from scrapy_ezcaptcha.stores.records import (
-    KEPT_SECONDS,
-    REJECTED_SECONDS,
-    PlaceNames,
-    fields_of,
-    held_in,
-)
-from scrapy_ezcaptcha.stores.redis import RedisStore
-from scrapy_ezcaptcha.stores.sqlite import SqliteStore
+from scrapy_ezcaptcha.headers import ClearanceHeaders
+from scrapy_ezcaptcha.known import KnownClearances, Record
+from scrapy_ezcaptcha.stores import Store, StoreError, sharing, thread
+from scrapy_ezcaptcha.stores.lease import TASK_SECONDS, LeaseState, SolveFailure
+from scrapy_ezcaptcha.stores.records import fields_of, records_in
+from scrapy_ezcaptcha.stores.redis import RedisBackend
+from scrapy_ezcaptcha.stores.sharing import Sharing
+from scrapy_ezcaptcha.stores.sqlite import SqliteBackend
+from scrapy_ezcaptcha.stores.store import KEPT_SECONDS, REJECTED_SECONDS
 
 EXIT = Exit.parse("http://user:s3cret@proxy.example:1")
 OTHER_EXIT = Exit.parse("http://other:s3cret@proxy.example:1")
 ZONE = "shop.example"
 PLACE = (ZONE, EXIT)
-NAMES = PlaceNames("key")
+KEY = "key"
 LEASE = 10.0
+
+
+def file_store(path, *, is_own=False, **options):
+    return Store(SqliteBackend(path, **options), KEY, is_own=is_own)
+
+
+def server_store(url):
+    return Store(RedisBackend(url), KEY)
+
+
+NAME = Store(MemoryBackend(), KEY).name_of(PLACE)
 
 
 def clearance(number=1, exit=EXIT, **cookies):
@@ -80,18 +89,19 @@ def pair(request, tmp_path):
     """The same store as two processes have it, and a function that lets a lease run out."""
     now = Now()
     if request.param == "memory":
-        one = other = MemoryStore(clock=now)
+        backend = MemoryBackend(now)
+        one, other = (Store(backend, KEY) for _ in range(2))
     elif request.param == "sqlite":
-        one, other = (SqliteStore(tmp_path / "c.sqlite", NAMES, clock=now) for _ in range(2))
+        one, other = (file_store(tmp_path / "c.sqlite", clock=now) for _ in range(2))
     else:
         server = request.getfixturevalue("server")
         server.client.flushall()
-        one, other = (RedisStore(server.url, NAMES) for _ in range(2))
+        one, other = (server_store(server.url) for _ in range(2))
 
     def run_out():
         now.seconds += LEASE
         if request.param == "redis":
-            key = f"ezcaptcha:lead:{{{NAMES.name(PLACE)}}}"
+            key = f"ezcaptcha:lead:{{{NAME}}}"
             state = json.loads(server.client.get(key))
             server.client.set(key, json.dumps({**state, "until": 1.0}))
 
@@ -101,58 +111,56 @@ def pair(request, tmp_path):
 
 
 def ids(store, place=PLACE):
-    return [held.clearance.id for held in store.get(place).held]
+    return [record.clearance.id for record in store.get(place).records]
 
 
 class TestClearances:
     def test_what_one_puts_the_other_gets_whole(self, pair):
         one, other, _ = pair
-        one.put(Held(clearance(1, __cf_bm="bm"), accepted={"www.shop.example"}))
-        (held,) = other.get(PLACE).held
-        assert held.clearance == clearance(1, __cf_bm="bm")
-        assert (held.accepted, held.refused) == ({"www.shop.example"}, set())
+        one.put(Record(clearance(1, __cf_bm="bm"), accepted={"www.shop.example"}))
+        (record,) = other.get(PLACE).records
+        assert record.clearance == clearance(1, __cf_bm="bm")
+        assert (record.accepted, record.refused) == ({"www.shop.example"}, set())
 
     def test_the_oldest_comes_first(self, pair):
         one, other, _ = pair
         for number in (3, 1, 2):
-            one.put(Held(clearance(number)))
+            one.put(Record(clearance(number)))
         assert ids(other) == ["task1", "task2", "task3"]
 
     def test_zones_and_exits_have_their_own(self, pair):
         one, other, _ = pair
-        one.put(Held(clearance(1)))
+        one.put(Record(clearance(1)))
         assert ids(other, (ZONE, OTHER_EXIT)) == []
         assert ids(other, ("other.example", EXIT)) == []
 
     def test_verdicts_of_hosts_add_up(self, pair):
         one, other, _ = pair
-        one.put(Held(clearance(1), accepted={"a.shop.example"}))
-        other.put(Held(clearance(1), accepted={"b.shop.example"}, refused={"c.shop.example"}))
-        (held,) = one.get(PLACE).held
-        assert held.accepted == {"a.shop.example", "b.shop.example"}
-        assert held.refused == {"c.shop.example"}
+        one.put(Record(clearance(1), accepted={"a.shop.example"}))
+        other.put(Record(clearance(1), accepted={"b.shop.example"}, refused={"c.shop.example"}))
+        (record,) = one.get(PLACE).records
+        assert record.accepted == {"a.shop.example", "b.shop.example"}
+        assert record.refused == {"c.shop.example"}
 
     def test_renewed_cookies_take_the_place_of_the_old(self, pair):
         one, other, _ = pair
-        one.put(Held(clearance(1)))
-        one.put(Held(clearance(1, cf_clearance="newer")))
-        assert other.get(PLACE).held[0].clearance.cookies["cf_clearance"] == "newer"
+        one.put(Record(clearance(1)))
+        one.put(Record(clearance(1, cf_clearance="newer")))
+        assert other.get(PLACE).records[0].clearance.cookies["cf_clearance"] == "newer"
 
     def test_what_one_rejects_is_gone_for_all_and_does_not_come_back(self, pair):
         one, other, _ = pair
-        one.put(Held(clearance(1)))
-        one.put(Held(clearance(2)))
+        one.put(Record(clearance(1)))
+        one.put(Record(clearance(2)))
         other.reject(PLACE, "task1")
         assert ids(one) == ["task2"]
-        one.put(Held(clearance(1), accepted={ZONE}))  # it had not heard of it
+        one.put(Record(clearance(1), accepted={ZONE}))  # it had not heard of it
         assert ids(other) == ["task2"]
 
     def test_everybody_learns_what_was_rejected_and_how(self, pair):
         one, other, _ = pair
-        if isinstance(one, MemoryStore):
-            pytest.skip("nobody else is there to learn it")
         for number, unused in ((1, True), (2, False)):
-            one.put(Held(clearance(number)))
+            one.put(Record(clearance(number)))
             one.reject(PLACE, f"task{number}", unused=unused)
         assert other.get(PLACE).rejected == {"task1": True, "task2": False}
 
@@ -160,130 +168,140 @@ class TestClearances:
         assert pair[0].check() is None  # it raises otherwise
 
 
-class TestLeads:
-    def test_only_one_leads(self, pair):
+class TestLeases:
+    def test_only_one_holds_it(self, pair):
         one, other, _ = pair
-        lead = one.lead(PLACE, LEASE)
-        assert other.lead(PLACE, LEASE) is None
-        assert other.get(PLACE).leader == lead.fence
-        assert other.lead((ZONE, OTHER_EXIT), LEASE) is not None
-        one.end(lead)
-        assert other.get(PLACE).leader is None
-        assert other.lead(PLACE, LEASE).fence > lead.fence
+        lease = one.acquire(PLACE, LEASE)
+        assert other.acquire(PLACE, LEASE) is None
+        assert other.get(PLACE).holder == lease.token
+        assert other.acquire((ZONE, OTHER_EXIT), LEASE) is not None
+        one.release(PLACE, lease.token)
+        assert other.get(PLACE).holder is None
+        assert other.acquire(PLACE, LEASE).token > lease.token
 
-    def test_a_leader_that_is_silent_is_replaced_and_does_no_harm_later(self, pair):
+    def test_a_holder_that_is_silent_is_replaced_and_does_no_harm_later(self, pair):
         one, other, run_out = pair
-        late = one.lead(PLACE, LEASE)
+        late = one.acquire(PLACE, LEASE)
         run_out()
-        lead = other.lead(PLACE, LEASE)
-        assert lead.fence > late.fence
-        assert not one.keep(late, LEASE, "task-late")
-        one.end(late, SolveFailure(late.fence, "CODE", "late"))
+        lease = other.acquire(PLACE, LEASE)
+        assert lease.token > late.token
+        assert not one.extend(PLACE, late.token, LEASE, "task-late")
+        one.release(PLACE, late.token, SolveFailure(late.token, "CODE", "late"))
         view = one.get(PLACE)
-        assert (view.leader, view.failure) == (lead.fence, None)
-        assert other.keep(lead, LEASE, "task2")
+        assert (view.holder, view.failure) == (lease.token, None)
+        assert other.extend(PLACE, lease.token, LEASE, "task2")
 
-    def test_a_leader_that_was_late_and_not_replaced_goes_on(self, pair):
+    def test_a_holder_that_was_late_and_not_replaced_goes_on(self, pair):
         one, other, run_out = pair
-        lead = one.lead(PLACE, LEASE)
+        lease = one.acquire(PLACE, LEASE)
         run_out()
-        assert one.keep(lead, LEASE)
-        assert other.lead(PLACE, LEASE) is None
+        assert one.extend(PLACE, lease.token, LEASE)
+        assert other.acquire(PLACE, LEASE) is None
 
-    def test_the_task_of_the_dead_is_gone_on_with(self, pair):
+    def test_the_task_of_a_dead_holder_is_continued(self, pair):
         one, other, run_out = pair
-        lead = one.lead(PLACE, LEASE)
-        assert lead.task_id is None
-        one.keep(lead, LEASE, "task7", 1.0)
-        one.keep(lead, LEASE)
+        lease = one.acquire(PLACE, LEASE)
+        assert lease.task_id is None
+        one.extend(PLACE, lease.token, LEASE, "task7", 1.0)
+        one.extend(PLACE, lease.token, LEASE)
         run_out()
-        heir = other.lead(PLACE, LEASE)
+        heir = other.acquire(PLACE, LEASE)
         assert heir.task_id == "task7"
-        other.end(heir, keep_task=True)
-        heir = one.lead(PLACE, LEASE)
+        other.release(PLACE, heir.token, keep_task=True)
+        heir = one.acquire(PLACE, LEASE)
         assert heir.task_id == "task7"
-        one.end(heir)
-        assert other.lead(PLACE, LEASE).task_id is None
+        one.release(PLACE, heir.token)
+        assert other.acquire(PLACE, LEASE).task_id is None
 
-    def test_a_task_is_not_gone_on_with_once_its_result_is_gone(self, pair):
+    def test_a_task_is_not_continued_once_its_result_is_gone(self, pair):
         one, other, run_out = pair
-        lead = one.lead(PLACE, LEASE)
-        one.keep(lead, LEASE, "task7", TASK_SECONDS - 0.001)
+        lease = one.acquire(PLACE, LEASE)
+        one.extend(PLACE, lease.token, LEASE, "task7", TASK_SECONDS - 0.001)
         time.sleep(0.002)
         run_out()
-        assert other.lead(PLACE, LEASE).task_id is None
+        assert other.acquire(PLACE, LEASE).task_id is None
 
-    def test_a_failure_is_told_until_the_next_lead(self, pair):
+    def test_a_failure_is_told_until_the_next_lease(self, pair):
         one, other, _ = pair
-        lead = one.lead(PLACE, LEASE)
-        failure = SolveFailure(lead.fence, "SOLVE_TIMEOUT", "no result", "task1")
-        one.end(lead, failure)
+        lease = one.acquire(PLACE, LEASE)
+        failure = SolveFailure(lease.token, "SOLVE_TIMEOUT", "no result", "task1")
+        one.release(PLACE, lease.token, failure)
         assert other.get(PLACE).failure == failure
-        one.end(one.lead(PLACE, LEASE))
+        one.release(PLACE, one.acquire(PLACE, LEASE).token)
         assert other.get(PLACE).failure is None
 
     def test_of_many_at_once_one_gets_it(self, pair):
         one, other, _ = pair
-        if isinstance(one, MemoryStore):
-            pytest.skip("it is asked by one thread")
-        leads, start = [], threading.Barrier(2)
+        if "memory" in str(one):
+            pytest.skip("the backend of the tests is for one thread")
+        acquired, start = [], threading.Barrier(2)
+        zones = [f"{number}.example" for number in range(50)]
 
-        def take(store):
+        def acquire_all(store):
             start.wait()
-            leads.extend(store.lead((f"{number}.example", EXIT), LEASE) for number in range(50))
+            acquired.extend(zone for zone in zones if store.acquire((zone, EXIT), LEASE))
 
-        threads = [threading.Thread(target=take, args=(store,)) for store in (one, other)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(lead.place[0] for lead in leads if lead) == sorted(
-            f"{number}.example" for number in range(50)
-        )
+        takers = [threading.Thread(target=acquire_all, args=(store,)) for store in (one, other)]
+        for taker in takers:
+            taker.start()
+        for taker in takers:
+            taker.join()
+        assert sorted(acquired) == sorted(zones)
 
 
-class LeadershipMachine(RuleBasedStateMachine):
-    """However leaders come, stall, die and come back, no two lead at once."""
+class LeaseMachine(RuleBasedStateMachine):
+    """However holders come, stall, die and come back, no two hold it at once."""
 
     def __init__(self):
         super().__init__()
-        self.state, self.now, self.fences = Leadership(), 1000.0, [0]
+        self.state, self.now, self.tokens = LeaseState(), 1000.0, [0]
 
     @rule(seconds=st.floats(0, 20))
     def time_passes(self, seconds):
         self.now += seconds
 
     @rule()
-    def somebody_takes_the_lead(self):
-        leader, taken = self.state.leader(self.now), self.state.taken(self.now, LEASE)
-        assert (taken is None) == (leader is not None)
-        if taken is not None:
-            assert taken.fence > max(self.fences)
-            self.fences.append(taken.fence)
-            self.state = taken
+    def somebody_acquires_it(self):
+        holder, acquired = self.state.holder(self.now), self.state.acquired(self.now, LEASE)
+        assert (acquired is None) == (holder is not None)
+        if acquired is not None:
+            assert acquired.token > max(self.tokens)
+            self.tokens.append(acquired.token)
+            self.state = acquired
 
     @rule(data=st.data(), task=st.none() | st.text(min_size=1), age=st.floats(0, 400))
-    def somebody_keeps_it(self, data, task, age):
-        fence = data.draw(st.sampled_from(self.fences))
-        kept = self.state.kept(fence, self.now, LEASE, task, age)
-        assert (kept is not None) == (fence == max(self.fences))
-        self.state = kept or self.state
+    def somebody_extends_it(self, data, task, age):
+        token = data.draw(st.sampled_from(self.tokens))
+        extended = self.state.extended(token, self.now, LEASE, task, age)
+        assert (extended is not None) == (token == max(self.tokens))
+        self.state = extended or self.state
 
     @rule(data=st.data(), keep_task=st.booleans())
-    def somebody_ends_it(self, data, keep_task):
-        fence = data.draw(st.sampled_from(self.fences))
-        failure = SolveFailure(fence, "CODE", "text")
-        ended = self.state.ended(fence, failure, keep_task)
-        assert (ended is not None) == (fence == max(self.fences))
-        self.state = ended or self.state
+    def somebody_releases_it(self, data, keep_task):
+        token = data.draw(st.sampled_from(self.tokens))
+        failure = SolveFailure(token, "CODE", "text")
+        released = self.state.released(token, failure, keep_task)
+        assert (released is not None) == (token == max(self.tokens))
+        self.state = released or self.state
 
     @invariant()
     def it_survives_being_written(self):
-        assert Leadership.from_json(self.state.to_json()) == self.state
+        assert LeaseState.from_json(self.state.to_json()) == self.state
 
 
-TestLeadership = LeadershipMachine.TestCase
-TestLeadership.settings = settings(max_examples=50, deadline=None)
+TestLease = LeaseMachine.TestCase
+TestLease.settings = settings(max_examples=50, deadline=None)
+
+
+def test_a_lease_is_read_as_version_0_1_0_wrote_it():
+    text = (
+        '{"fence": 7, "until": 12.5, "task_id": "t1", "task_until": 300.0, "failure":'
+        ' {"fence": 6, "code": "C", "text": "no", "task_id": null, "is_terminal": true}}'
+    )
+    state = LeaseState(7, 12.5, "t1", 300.0, SolveFailure(6, "C", "no", None, True))
+    assert LeaseState.from_json(text) == state
+    assert json.loads(state.to_json()) == json.loads(text)
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
@@ -301,12 +319,12 @@ class TestRecords:
         )
     )
     def test_whatever_stands_there_is_read_without_an_error(self, fields):
-        held = held_in(fields, {"x"}, PLACE)
-        assert all(one.clearance.id != "x" for one in held)
+        records = records_in(fields, {"x"}, PLACE)
+        assert all(record.clearance.id != "x" for record in records)
 
     @given(JSON)
-    def test_so_is_whatever_stands_for_a_lead(self, value):
-        assert Leadership.from_json(json.dumps(value)).fence >= 0
+    def test_so_is_whatever_stands_for_a_lease(self, value):
+        assert LeaseState.from_json(json.dumps(value)).token >= 0
 
     @pytest.mark.parametrize(
         "changed",
@@ -319,9 +337,9 @@ class TestRecords:
         ],
     )
     def test_what_is_no_clearance_of_the_place_is_left_out(self, changed):
-        ((name, text),) = fields_of(Held(clearance())).items()
-        assert len(held_in({name: text}, (), PLACE)) == 1
-        assert held_in({name: json.dumps({**json.loads(text), **changed})}, (), PLACE) == []
+        ((name, text),) = fields_of(Record(clearance())).items()
+        assert len(records_in({name: text}, (), PLACE)) == 1
+        assert records_in({name: json.dumps({**json.loads(text), **changed})}, (), PLACE) == []
 
     @given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
     def test_only_what_is_well_formed_reaches_a_request(self, headers, cookies):
@@ -330,51 +348,54 @@ class TestRecords:
             "header": {**headers, "user-agent": "UA"},
             "cookies": {**cookies, "cf_clearance": "c"},
         }
-        (held,) = held_in({'["clearance", "task1"]': json.dumps(whole)}, (), PLACE)
+        (record,) = records_in({'["clearance", "task1"]': json.dumps(whole)}, (), PLACE)
         request = Request(f"http://{ZONE}/")
-        Dresser(frozenset(), {}).put_on(request, held.clearance)
+        ClearanceHeaders(frozenset(), {}).put_on(request, record.clearance)
         lines = request.headers.to_string()
         assert lines.count(b"\r\n") == len(request.headers.keys()) - 1
         assert b"Content-Length" not in lines
         assert b"Authorization" not in lines
 
     def test_neither_key_nor_password_is_written(self):
-        written = NAMES.name(PLACE) + json.dumps(fields_of(Held(clearance())))
+        written = NAME + json.dumps(fields_of(Record(clearance())))
         for secret in ("s3cret", "user:", "key"):
             assert secret not in written
 
     def test_a_place_is_named_by_zone_exit_and_key(self):
-        names = {NAMES.name(place) for place in (PLACE, (ZONE, OTHER_EXIT), ("a.example", EXIT))}
-        assert len(names | {PlaceNames("another").name(PLACE)}) == 4
-        assert NAMES.name(PLACE) == PlaceNames("key").name((ZONE, Exit.parse(EXIT.url)))
+        one, same, another = (Store(MemoryBackend(), key) for key in (KEY, KEY, "another"))
+        places = (PLACE, (ZONE, OTHER_EXIT), ("a.example", EXIT))
+        names = {one.name_of(place) for place in places}
+        assert len(names | {another.name_of(PLACE)}) == 4
+        assert one.name_of(PLACE) == same.name_of((ZONE, Exit.parse(EXIT.url)))
+        assert NAME == "shop.example/37f8bb9046668eb4fb67333f"  # as version 0.1.0 named it
 
 
 class TestFile:
     def test_it_is_readable_by_its_owner_alone(self, tmp_path):
-        store = SqliteStore(tmp_path / "c.sqlite", NAMES)
-        store.put(Held(clearance()))
+        store = file_store(tmp_path / "c.sqlite")
+        store.put(Record(clearance()))
         modes = {path.stat().st_mode & 0o777 for path in tmp_path.glob("c.sqlite*")}
         assert modes == {0o600}
 
     def test_clearances_are_kept_for_a_day(self, tmp_path):
         now = Now()
-        store = SqliteStore(tmp_path / "c.sqlite", NAMES, clock=now)
-        store.put(Held(clearance()))
+        store = file_store(tmp_path / "c.sqlite", clock=now)
+        store.put(Record(clearance()))
         now.seconds += KEPT_SECONDS - 1
         assert ids(store) == ["task1"]
         now.seconds += 2
         assert ids(store) == []
         assert list(store.everything()) == []
-        SqliteStore(tmp_path / "c.sqlite", NAMES, clock=now)
+        file_store(tmp_path / "c.sqlite", clock=now)
         with sqlite3.connect(tmp_path / "c.sqlite") as file:
             assert file.execute("SELECT count(*) FROM fields").fetchone() == (0,)
 
     def test_a_rejection_is_known_for_an_hour_and_leaves_nothing_else(self, tmp_path):
         """A zone whose clearances wear out quickly must not make the store slow."""
         now = Now()
-        store = SqliteStore(tmp_path / "c.sqlite", NAMES, clock=now)
-        store.put(Held(clearance(), accepted={ZONE, "www.shop.example"}))
-        store.put(Held(clearance(2), accepted={ZONE}))
+        store = file_store(tmp_path / "c.sqlite", clock=now)
+        store.put(Record(clearance(), accepted={ZONE, "www.shop.example"}))
+        store.put(Record(clearance(2), accepted={ZONE}))
         store.reject(PLACE, "task1")
         with sqlite3.connect(tmp_path / "c.sqlite") as file:
             assert file.execute("SELECT count(*) FROM fields").fetchone() == (2,)
@@ -385,10 +406,12 @@ class TestFile:
         assert ids(store) == ["task2"]
 
     def test_the_next_run_of_a_job_waits_for_no_lease(self, tmp_path):
-        killed = SqliteStore(tmp_path / "c.sqlite", NAMES, is_own=True)
-        killed.keep(killed.lead(PLACE, LEASE), LEASE, "task7")
-        resumed = SqliteStore(tmp_path / "c.sqlite", NAMES, is_own=True)
-        assert resumed.lead(PLACE, LEASE).task_id == "task7"
+        killed = file_store(tmp_path / "c.sqlite", is_own=True)
+        killed.extend(PLACE, killed.acquire(PLACE, LEASE).token, LEASE, "task7")
+        resumed = file_store(tmp_path / "c.sqlite", is_own=True)
+        assert resumed.get(PLACE).holder is None
+        assert resumed.acquire(PLACE, LEASE).task_id == "task7"
+        assert resumed.acquire(PLACE, LEASE) is None
 
     def test_it_may_be_opened_by_many_at_once_for_the_first_time(self, tmp_path):
         errors: list[str] = []
@@ -396,54 +419,54 @@ class TestFile:
         def open_it(path, start):
             start.wait()
             try:
-                SqliteStore(path, NAMES).close()
+                file_store(path).close()
             except StoreError as error:
                 errors.append(str(error))
 
         for number in range(30):
             start = threading.Barrier(8)
             arguments = (tmp_path / f"{number}.sqlite", start)
-            threads = [threading.Thread(target=open_it, args=arguments) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            openers = [threading.Thread(target=open_it, args=arguments) for _ in range(8)]
+            for opener in openers:
+                opener.start()
+            for opener in openers:
+                opener.join()
         assert errors == []
 
     def test_it_comes_back_after_it_was_locked(self, tmp_path, monkeypatch):
         monkeypatch.setattr("scrapy_ezcaptcha.stores.sqlite._BUSY_SECONDS", 0.01)
-        store = SqliteStore(tmp_path / "c.sqlite", NAMES)
-        store.put(Held(clearance()))
+        store = file_store(tmp_path / "c.sqlite")
+        store.put(Record(clearance()))
         other = sqlite3.connect(tmp_path / "c.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):
-            store.put(Held(clearance(2)))
+            store.put(Record(clearance(2)))
         assert ids(store) == ["task1"]  # readers are not locked out
-        late = SqliteStore(tmp_path / "c.sqlite", NAMES)
+        late = file_store(tmp_path / "c.sqlite")
         other.execute("ROLLBACK")
-        late.put(Held(clearance(2)))
+        late.put(Record(clearance(2)))
         assert ids(store) == ["task1", "task2"]
 
     @pytest.mark.parametrize("path", ["no/such/folder/c.sqlite", "."])
     def test_what_cannot_be_opened_is_said(self, tmp_path, path):
         with pytest.raises(StoreError):
-            SqliteStore(tmp_path / path, NAMES)
+            file_store(tmp_path / path)
 
 
 class TestServer:
     def test_all_keys_are_ours_and_expire(self, server):
         server.client.flushall()
-        store = RedisStore(server.url, NAMES)
-        store.put(Held(clearance()))
+        store = server_store(server.url)
+        store.put(Record(clearance()))
         store.reject(PLACE, "task1")
-        store.end(store.lead(PLACE, LEASE))
+        store.release(PLACE, store.acquire(PLACE, LEASE).token)
         keys = server.client.keys()
         assert len(keys) == 2  # the lead, and what was rejected; nothing is held
         assert all(key.startswith("ezcaptcha:") and server.client.ttl(key) > 0 for key in keys)
 
     def test_a_password_is_asked_for_and_never_shown(self, server):
         url = f"redis://user:s3cret@127.0.0.1:{server.port}"
-        store = RedisStore(url, NAMES)
+        store = server_store(url)
         assert "s3cret" not in str(store)
         with pytest.raises(StoreError) as caught:
             store.check()
@@ -468,39 +491,20 @@ class TestServer:
         server.start()
         try:
             url = f"rediss://127.0.0.1:{server.port}"
-            trusting = RedisStore(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}", NAMES)
-            trusting.put(Held(clearance()))
+            trusting = server_store(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}")
+            trusting.put(Record(clearance()))
             assert ids(trusting) == ["task1"]
             with pytest.raises(StoreError, match=r"(?i)certificate verify failed"):
-                RedisStore(url, NAMES).check()
+                server_store(url).check()
         finally:
             server.stop()
 
     def test_what_others_wrote_there_is_an_error_and_no_crash(self, server):
-        store = RedisStore(server.url, NAMES)
-        server.client.set(f"ezcaptcha:held:{{{NAMES.name(PLACE)}}}", "no hash")
+        store = server_store(server.url)
+        server.client.set(f"ezcaptcha:held:{{{NAME}}}", "no hash")
         with pytest.raises(StoreError, match="WRONGTYPE"):
             store.get(PLACE)
         server.client.flushall()
-
-
-class Stats(dict):
-    def inc_value(self, key):
-        self[key] = self.get(key, 0) + 1
-
-
-class Unsteady(MemoryStore):
-    """A store that others use too, and that the test takes down."""
-
-    is_down = False
-
-    def __getattribute__(self, name):
-        if name in {"get", "put", "reject", "lead", "keep", "end", "check"} and self.is_down:
-            raise StoreError("it is down")
-        return super().__getattribute__(name)
-
-    def __str__(self):
-        return "unsteady"
 
 
 async def sleep(reactor, seconds):
@@ -511,47 +515,77 @@ async def sleep(reactor, seconds):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(background, "_RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(shared, "_FOLLOW_SECONDS", 0.01)
-    monkeypatch.setattr(shared, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(thread, "_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(sharing, "_FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(sharing, "_FRESH_SECONDS", 0.0)
+
+
+class Process:
+    """A crawl that shares a store with others."""
+
+    def __init__(self, backend, reactor):
+        self.useless = []
+        self.stats = Stats()
+        self.known = KnownClearances(keeps_changes=True)
+        store = Store(backend, KEY)
+        self.sharing = Sharing(
+            self.known,
+            store,
+            reactor=reactor,
+            stats=self.stats,
+            log=LOG,
+            on_useless=lambda zone, why: self.useless.append(zone),
+        )
+
+    def ids(self):
+        return [record.clearance.id for record in self.known.records(PLACE)]
+
+    def learn(self, clearance):
+        """Know *clearance* with its verdicts, as if it had been bought and used here."""
+        self.known.add(clearance)
+        self.known.accept(ZONE, clearance)
 
 
 @pytest.fixture
 def two(quick, running_reactor):
-    """Two crawls that share a store, and that store."""
-    behind = Unsteady()
-    crawls = [SharedStore(behind, reactor=running_reactor, stats=Stats()) for _ in range(2)]
-    return *crawls, behind
+    """Two crawls that share a store, and the backend of that."""
+    backend = MemoryBackend()
+    crawls = [Process(backend, running_reactor) for _ in range(2)]
+    return *crawls, backend, running_reactor
+
+
+async def close(*crawls):
+    for crawl in crawls:
+        await crawl.sharing.close()
 
 
 class TestSharing:
-    def test_what_one_earns_the_other_has(self, two, run):
-        ours, theirs, _ = two
+    def test_what_one_buys_the_other_has(self, two, run):
+        ours, theirs, _, _ = two
 
         async def scenario():
-            leading = await ours.lead(PLACE)
-            assert await theirs.lead(PLACE) is None
-            following = Deferred.fromCoroutine(theirs.follow(PLACE))
-            leading.created("task1")
-            ours.put(Held(clearance()))
-            leading.end()
+            lease = await ours.sharing.acquire(PLACE)
+            assert await theirs.sharing.acquire(PLACE) is None
+            following = Deferred.fromCoroutine(theirs.sharing.follow(PLACE))
+            lease.note_task("task1")
+            ours.known.add(clearance())
+            lease.release()
             await following
-            found = theirs.held(PLACE)
-            await ours.close()
-            await theirs.close()
-            return [held.clearance.id for held in found]
+            await close(ours, theirs)
+            return theirs.ids()
 
         assert run(scenario) == ["task1"]
+        assert theirs.stats["ezcaptcha/clearances/shared"] == 1
 
     def test_a_failure_reaches_who_followed(self, two, run):
-        ours, theirs, _ = two
+        ours, theirs, _, reactor = two
 
         async def scenario(error):
-            leading = await ours.lead(PLACE)
-            assert await theirs.lead(PLACE) is None
-            following = Deferred.fromCoroutine(theirs.follow(PLACE))
-            await sleep(theirs._reactor, 0.03)
-            leading.end(error)
+            lease = await ours.sharing.acquire(PLACE)
+            assert await theirs.sharing.acquire(PLACE) is None
+            following = Deferred.fromCoroutine(theirs.sharing.follow(PLACE))
+            await sleep(reactor, 0.03)
+            lease.release(error)
             return await following
 
         refused = ApiError("ERROR_TASK_NOT_EXIST", "gone", status=200, task_id="task1")
@@ -561,109 +595,129 @@ class TestSharing:
         assert caught.value.task_id == "task1"
         for own in (GivenUp("MAX_TASKS", "our limit"), TransportError("no route", sent=False)):
             assert run(lambda own=own: scenario(own)) is None
-        run(ours.close)
-        run(theirs.close)
+        run(lambda: close(ours, theirs))
 
     def test_a_store_that_is_down_is_said_once_and_comes_back(self, two, run, caplog):
-        ours, theirs, behind = two
+        ours, theirs, backend, reactor = two
         caplog.set_level("INFO", "scrapy_ezcaptcha")
 
         async def scenario():
-            behind.is_down = True
-            leading = await ours.lead(PLACE)  # alone
-            ours.put(Held(clearance()))
-            leading.end()
+            backend.is_down = True
+            with pytest.raises(StoreError):
+                await ours.sharing.acquire(PLACE)
+            assert not ours.sharing.is_available(PLACE)
+            ours.known.add(clearance())
+            gone = clearance(9, OTHER_EXIT)
+            ours.known.add(gone)
+            ours.known.reject(ZONE, gone)
             for _ in range(5):
-                await ours.freshen(PLACE)
-            ours.reject((ZONE, OTHER_EXIT), "task9", unused=True)
-            await sleep(ours._reactor, 0.1)
-            behind.is_down = False
+                await ours.sharing.refresh(PLACE)
+            ours.sharing.write_soon()
+            await sleep(reactor, 0.1)
+            backend.is_down = False
             while "answers again" not in caplog.text:
-                await sleep(ours._reactor, 0.01)
-            await ours.freshen(PLACE)
-            await theirs.freshen(PLACE)
-            await ours.close()
-            await theirs.close()
-            return [held.clearance.id for held in theirs.held(PLACE)]
+                await sleep(reactor, 0.01)
+            assert ours.sharing.is_available(PLACE)
+            await ours.sharing.refresh(PLACE)
+            await theirs.sharing.refresh(PLACE)
+            await close(ours, theirs)
+            return theirs.ids()
 
         assert run(scenario) == ["task1"]
         warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
         assert len(warnings) == 1
-        assert "The store unsteady does not answer (it is down)" in warnings[0]
-        assert behind.is_rejected("task9")
+        assert "The store memory does not answer (it is down)" in warnings[0]
+        assert Store(backend, KEY).get((ZONE, OTHER_EXIT)).rejected == {"task9": True}
 
     def test_a_store_that_forgot_everything_is_told_again(self, two, run):
-        ours, theirs, behind = two
+        ours, theirs, backend, _ = two
 
         async def scenario():
-            ours.put(Held(clearance()))
-            await ours.freshen(PLACE)
-            behind._places.pop(PLACE)
-            await ours.freshen(PLACE)
-            await ours.freshen(PLACE)
-            await theirs.freshen(PLACE)
-            await ours.close()
-            await theirs.close()
-            return [held.clearance.id for held in theirs.held(PLACE)]
+            ours.known.add(clearance())
+            await ours.sharing.refresh(PLACE)
+            backend.fields.clear()
+            await ours.sharing.refresh(PLACE)
+            await ours.sharing.refresh(PLACE)
+            await theirs.sharing.refresh(PLACE)
+            await close(ours, theirs)
+            return theirs.ids()
 
         assert run(scenario) == ["task1"]
 
     def test_a_bug_of_a_store_is_no_bug_of_the_crawl(self, two, run, monkeypatch):
-        ours, theirs, behind = two
-        monkeypatch.setattr(behind, "get", lambda place: 1 / 0)
+        ours, theirs, backend, _ = two
+        monkeypatch.setattr(backend, "read", lambda place: 1 / 0)
 
         async def scenario():
-            await ours.freshen(PLACE)
-            leading = await ours.lead(PLACE)
-            await ours.close()
-            await theirs.close()
-            return leading
+            await ours.sharing.refresh(PLACE)
+            with pytest.raises(StoreError):
+                await ours.sharing.acquire(PLACE)
+            available = ours.sharing.is_available(PLACE)
+            await close(ours, theirs)
+            return available
 
-        assert run(scenario) is not None
+        assert run(scenario) is False
+
+    def test_what_others_found_useless_counts_here_if_it_was_in_our_time(self, two, run):
+        ours, theirs, _, _ = two
+
+        async def scenario():
+            for number in (1, 2):
+                one = clearance(number)
+                theirs.known.add(one)
+                theirs.known.reject(ZONE, one)
+                await theirs.sharing.refresh(PLACE)
+                await ours.sharing.refresh(PLACE)
+            await close(ours, theirs)
+
+        run(scenario)
+        assert ours.useless == [ZONE]  # the first one was before it knew the place
+        assert theirs.useless == []
 
     def test_where_others_have_another_address_it_goes_on_alone(self, two, run, caplog):
         """Else all of them would reject each other's clearances, and pay in turn, for ever."""
-        ours, theirs, _ = two
+        ours, theirs, _, _ = two
 
         async def scenario(ages):
             known = []
             for number, age in enumerate(ages):
                 one = replace(clearance(age + number), created=time.time() - age)
-                theirs.put(Held(one, accepted={ZONE}))
-                await theirs.freshen(PLACE)
-                await ours.freshen(PLACE)
-                known.append(ours.find(PLACE, one.id) is not None)
+                theirs.learn(one)
+                await theirs.sharing.refresh(PLACE)
+                await ours.sharing.refresh(PLACE)
+                known.append(one.id in ours.ids())
                 for _ in range(5):  # all that were in flight
-                    ours.tried(one, works=False)
+                    ours.sharing.note_first_use(one, works=False)
             return known
 
         assert run(lambda: scenario([900] * 6)) == [True] * 6  # old ones do wear out
         assert run(lambda: scenario([5] * 5)) == [True, True, True, False, False]
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert "another address" in caplog.text
-        run(ours.close)
-        run(theirs.close)
+        run(lambda: close(ours, theirs))
 
     def test_one_that_works_makes_up_for_those_that_do_not(self, two, run, caplog):
-        ours, theirs, _ = two
+        ours, theirs, _, _ = two
 
         async def scenario():
             for number in range(9):
                 one = replace(clearance(number), created=time.time())
-                theirs.put(Held(one, accepted={ZONE}))
-                await theirs.freshen(PLACE)
-                await ours.freshen(PLACE)
-                ours.tried(one, works=number % 3 == 2)
-            await ours.close()
-            await theirs.close()
+                theirs.learn(one)
+                await theirs.sharing.refresh(PLACE)
+                await ours.sharing.refresh(PLACE)
+                ours.sharing.note_first_use(one, works=number % 3 == 2)
+            await close(ours, theirs)
 
         run(scenario)
         assert caplog.records == []
 
     def test_alone_nobody_is_asked_and_nothing_awaited(self):
-        alone = SharedStore(None, reactor=Clock(), stats=Stats())
-        alone.put(Held(clearance()))
-        assert not alone.is_shared
-        for coroutine in (alone.freshen(PLACE), alone.lead(PLACE), alone.close()):
+        known = KnownClearances()
+        known.add(clearance())
+        alone = Sharing(known, None, reactor=Clock(), stats=Stats(), log=LOG)
+        assert not alone.is_on
+        assert not alone.is_available(PLACE)
+        for coroutine in (alone.refresh(PLACE), alone.close()):
             with pytest.raises(StopIteration):
                 coroutine.send(None)
+        assert known.take_changes() == {}  # nor is anything kept for later

@@ -1,64 +1,54 @@
-"""Seats and turns: whatever happens, Scrapy's own counters are back in the end."""
+"""Waiting outside the count: whatever happens, Scrapy's own counters are back in the end."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import pytest
-from fakes import FakeDownloader, crawler_with
+from fakes import LOG, EngineSlot, FakeDownloader, crawler_with
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request
 from twisted.internet.defer import Deferred
 
-from scrapy_ezcaptcha.waiting import WaitingRoom
+from scrapy_ezcaptcha.engine import Engine
+from scrapy_ezcaptcha.waiting import WaitingRequests
 
 
 def downloader_of_two(total_concurrency=16):
     return FakeDownloader(total_concurrency, per_slot=2)
 
 
-class Wakes:
-    def __init__(self):
-        self.count = 0
-
-    def schedule(self):
-        self.count += 1
-
-
-def room_of(downloader, limit=1000):
-    wakes = Wakes()
-    room = WaitingRoom(crawler_with(downloader, SimpleNamespace(nextcall=wakes)), limit)
-    room.wakes = wakes
-    return room
+def waiting_with(downloader, limit=1000, engine_slot=None):
+    crawler = crawler_with(downloader, engine_slot or EngineSlot())
+    return WaitingRequests(Engine(crawler, LOG), limit)
 
 
 def request(host="shop.example"):
     return Request(f"http://{host}/")
 
 
-def test_a_seat_raises_the_concurrency_and_makes_its_site_busy():
-    downloader = downloader_of_two()
-    room, waiting = room_of(downloader), request()
-    with room.seat(waiting) as is_seated:
-        assert is_seated
+def test_a_waiting_request_raises_the_concurrency_and_makes_its_site_busy():
+    downloader, engine_slot, one = downloader_of_two(), EngineSlot(), request()
+    with waiting_with(downloader, engine_slot=engine_slot).hold(one) as is_outside:
+        assert is_outside
         assert downloader.total_concurrency == 17
-        assert downloader.slots["shop.example"].active == {waiting}
-        assert room.wakes.count == 1
+        assert downloader.slots["shop.example"].active == {one}
+        assert engine_slot.wakes == 1
     assert downloader.total_concurrency == 16
     assert downloader.slots["shop.example"].active == set()
 
 
 def test_no_limit_stays_no_limit():
     downloader = downloader_of_two(total_concurrency=0)
-    with room_of(downloader).seat(request()):
+    with waiting_with(downloader).hold(request()):
         assert downloader.total_concurrency == 0
     assert downloader.total_concurrency == 0
 
 
 def test_the_counters_are_back_when_the_waiting_fails():
     downloader = downloader_of_two()
-    with pytest.raises(ValueError, match="x"), room_of(downloader).seat(request()):
+    with pytest.raises(ValueError, match="x"), waiting_with(downloader).hold(request()):
         raise ValueError("x")
     assert downloader.total_concurrency == 16
     assert downloader.slots["shop.example"].active == set()
@@ -66,9 +56,9 @@ def test_the_counters_are_back_when_the_waiting_fails():
 
 def test_beyond_the_limit_requests_wait_inside_the_count():
     downloader = downloader_of_two()
-    room = room_of(downloader, limit=1)
-    with room.seat(request()), room.seat(request()) as is_seated:
-        assert not is_seated
+    waiting = waiting_with(downloader, limit=1)
+    with waiting.hold(request()), waiting.hold(request()) as is_outside:
+        assert not is_outside
         assert downloader.total_concurrency == 17
 
 
@@ -77,86 +67,129 @@ def test_beyond_the_limit_requests_wait_inside_the_count():
     [None, SimpleNamespace(), SimpleNamespace(_get_slot=lambda request: None, slots={})],
 )
 def test_another_downloader_means_plain_waiting_said_once(downloader, caplog):
-    room = room_of(downloader)
+    waiting = waiting_with(downloader)
     for _ in range(3):
-        with room.seat(request()) as is_seated:
-            assert not is_seated
+        with waiting.hold(request()) as is_outside:
+            assert not is_outside
     assert caplog.text.count("other sites will be slower") == 1
 
 
-def take_turn(room, waiting, order):
-    """Wait for a turn as the broker does, and note who went."""
-
-    async def go():
-        with room.seat(waiting):
-            await room.turn(waiting)
-        room._downloader.slots["shop.example"].active.add(waiting)
-        order.append(waiting)
-
-    return Deferred.fromCoroutine(go())
+def test_another_engine_means_a_slower_start_said_once(caplog):
+    waiting = waiting_with(downloader_of_two(), engine_slot=SimpleNamespace())
+    for _ in range(3):
+        with waiting.hold(request()) as is_outside:
+            assert is_outside
+    assert caplog.text.count("every five seconds") == 1
 
 
-def leave(room, waiting):
-    room.left(waiting)
-    room._downloader.slots["shop.example"].active.discard(waiting)
+class TestClosing:
+    """Scrapy sends no signal when closing begins."""
+
+    def is_closing(self, **engine):
+        crawler = SimpleNamespace(engine=SimpleNamespace(**engine) if engine else None)
+        self.engine = Engine(crawler, LOG)
+        return self.engine.is_closing()
+
+    def test_it_is_seen(self):
+        slot = EngineSlot()
+        assert self.is_closing()
+        assert self.is_closing(running=False)
+        assert not self.is_closing(running=True, _slot=None)
+        assert not self.is_closing(running=True, _slot=slot)
+        slot.closing = Deferred()
+        assert self.is_closing(running=True, _slot=slot)
+
+    def test_where_this_scrapy_does_not_tell_it_is_said_once(self, caplog):
+        assert not self.is_closing(running=True)
+        assert not self.engine.is_closing()
+        assert caplog.text.count("does not tell when a spider closes") == 1
+
+
+class Site:
+    """A site with waiting requests, which go when they are let go, and leave in the end."""
+
+    def __init__(self, downloader, limit=1000):
+        self.downloader = downloader
+        self.waiting = waiting_with(downloader, limit)
+        self.held = 0
+        self.order = []
+
+    def wait(self, one):
+        """Wait as the broker does, and note who went."""
+
+        async def go():
+            with self.waiting.hold(one) as is_outside:
+                self.held += is_outside
+                try:
+                    await self.waiting.until_room(one)
+                finally:
+                    self.held -= is_outside
+            self.downloader.slots["shop.example"].active.add(one)
+            self.order.append(one)
+
+        return Deferred.fromCoroutine(go())
+
+    def leave(self, one):
+        self.waiting.left_downloader(one)
+        self.downloader.slots["shop.example"].active.discard(one)
 
 
 def test_who_waited_is_let_go_at_the_pace_of_the_slot():
-    room, order = room_of(downloader_of_two()), []
+    site = Site(downloader_of_two())
     everybody = [request() for _ in range(5)]
-    for waiting in everybody:
-        take_turn(room, waiting, order)
-    assert order == everybody[:2]  # the slot's concurrency
-    assert room.is_queue_before(request())
-    assert not room.is_queue_before(request("other.example"))
+    for one in everybody:
+        site.wait(one)
+    assert site.order == everybody[:2]  # the slot's concurrency
+    assert site.waiting.is_queue_before(request())
+    assert not site.waiting.is_queue_before(request("other.example"))
     for number in range(3):
-        leave(room, everybody[number])
-        assert order == everybody[: number + 3]
-    assert not room.has_turns_pending
-    assert room._downloader.total_concurrency == 16
+        site.leave(everybody[number])
+        assert site.order == everybody[: number + 3]
+    assert not site.waiting.is_queue
+    assert site.downloader.total_concurrency == 16
 
 
-def test_a_turn_that_nobody_took_up_is_given_again():
-    room, order = room_of(downloader_of_two()), []
+def test_a_place_that_nobody_took_is_given_to_the_next():
+    site = Site(downloader_of_two())
     everybody = [request() for _ in range(4)]
-    going = [take_turn(room, waiting, order) for waiting in everybody]
+    going = [site.wait(one) for one in everybody]
     going[2].addErrback(lambda _: None).cancel()
-    room._downloader.slots["shop.example"].active -= set(everybody[:2])  # lost without a word
-    room.look()
-    assert order == [*everybody[:2], everybody[3]]
-    assert not room.has_turns_pending
+    site.downloader.slots["shop.example"].active -= set(everybody[:2])  # lost without a word
+    site.waiting.let_go_where_room()
+    assert site.order == [*everybody[:2], everybody[3]]
+    assert not site.waiting.is_queue
 
 
 def test_at_the_end_everybody_goes():
-    room, order = room_of(downloader_of_two()), []
+    site = Site(downloader_of_two())
     for _ in range(6):
-        take_turn(room, request(), order)
-    room.close()
-    assert len(order) == 6
-    assert not room.has_turns_pending
-    assert room._downloader.total_concurrency == 16
+        site.wait(request())
+    site.waiting.let_all_go()
+    assert len(site.order) == 6
+    assert not site.waiting.is_queue
+    assert site.downloader.total_concurrency == 16
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["sit", "leave", "cancel", "look"]), st.integers(0, 9))),
+    st.lists(st.tuples(st.sampled_from(["wait", "leave", "cancel", "look"]), st.integers(0, 9))),
     st.integers(0, 6),
 )
 def test_in_any_order_the_counters_are_back_in_the_end(events, limit):
-    downloader = downloader_of_two()
-    room, order, going = room_of(downloader, limit), [], []
+    site, going = Site(downloader_of_two(), limit), []
     for event, number in events:
-        if event == "sit":
-            going.append(take_turn(room, request(), order).addErrback(lambda _: None))
-        elif event == "leave" and order:
-            leave(room, order.pop(0))
+        if event == "wait":
+            going.append(site.wait(request()).addErrback(lambda _: None))
+        elif event == "leave" and site.order:
+            site.leave(site.order.pop(0))
         elif event == "cancel" and going:
             going.pop(number % len(going)).cancel()
         else:
-            room.look()
-        assert downloader.total_concurrency == 16 + room._seated.total()
-    room.close()
-    assert downloader.total_concurrency == 16
-    assert all(waiting.called for waiting in going)
-    for waiting in order:
-        leave(room, waiting)
-    assert all(not slot.active for slot in downloader.slots.values())
+            site.waiting.let_go_where_room()
+        assert site.downloader.total_concurrency == 16 + site.held
+        assert site.held <= limit
+    site.waiting.let_all_go()
+    assert site.downloader.total_concurrency == 16
+    assert all(one.called for one in going)
+    for one in site.order:
+        site.leave(one)
+    assert all(not slot.active for slot in site.downloader.slots.values())

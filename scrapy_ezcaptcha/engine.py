@@ -1,0 +1,119 @@
+"""What this package needs of Scrapy's engine and downloader without a public name.
+
+The only file that names Scrapy's internals. Where this Scrapy does not have one of them, one
+warning says what that means, and everything that works without it goes on.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from scrapy.utils.defer import deferred_from_coro
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Iterator
+
+    from scrapy import Request
+    from scrapy.crawler import Crawler
+
+
+class Engine:
+    """The engine and the downloader of *crawler*, looked up when they are needed."""
+
+    def __init__(self, crawler: Crawler, log: logging.LoggerAdapter[Any]) -> None:
+        self._crawler = crawler
+        self._log = log
+        self._missing: set[str] = set()
+
+    def is_closing(self) -> bool:
+        """Whether the crawl has begun to close; Scrapy sends no signal for that."""
+        engine: Any = self._crawler.engine
+        if engine is None or not engine.running:
+            return True
+        try:
+            slot = engine._slot
+            return slot is not None and slot.closing is not None
+        except AttributeError:
+            self._say_missing(
+                "closing",
+                "does not tell when a spider closes; requests that wait for a solve then wait to"
+                " its end, except after Ctrl-C",
+            )
+            return False
+
+    def close_spider(self, reason: str) -> None:
+        """Begin to close the crawl."""
+        engine: Any = self._crawler.engine
+        if engine is not None:
+            deferred_from_coro(engine.close_spider_async(reason=reason))
+
+    def slot_key(self, request: Request) -> str:
+        """Return the key of the download slot of *request*."""
+        key: str = self._downloader.get_slot_key(request)
+        return key
+
+    def room_in(self, key: str) -> int:
+        """Return how many more requests the download slot *key* would take; 1 if it is unused."""
+        slot = self._downloader.slots.get(key)
+        return 1 if slot is None else slot.concurrency - len(slot.active)
+
+    @contextmanager
+    def outside_concurrency(self, request: Request) -> Iterator[str | None]:
+        """Let *request* wait without holding up requests to other sites.
+
+        The downloader's total concurrency is raised by one, and *request* counts as active in
+        its download slot. The value is the key of that slot; None if this is not possible, and
+        nothing was changed.
+        """
+        slot = self._slot_of(request)
+        if slot is None:
+            yield None
+            return
+        key, active = slot
+        downloader = self._downloader
+        raised = 1 if downloader.total_concurrency > 0 else 0  # 0: there is no limit
+        active.add(request)
+        downloader.total_concurrency += raised
+        self._wake()
+        try:
+            yield key
+        finally:
+            active.discard(request)
+            downloader.total_concurrency -= raised
+
+    def _slot_of(self, request: Request) -> tuple[str, set[Request]] | None:
+        """Return the key and the active requests of the download slot of *request*."""
+        try:
+            downloader = self._downloader
+            key, slot = downloader._get_slot(request)
+            if isinstance(downloader.total_concurrency, int) and downloader.slots[key] is slot:
+                return key, slot.active
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass
+        self._say_missing(
+            "slots",
+            "does not let requests wait outside the concurrency count; other sites will be slower"
+            " while challenges are solved",
+        )
+        return None
+
+    def _wake(self) -> None:
+        """Have the engine look for more requests now, not at its next heartbeat."""
+        try:
+            slot = self._crawler.engine._slot
+            if slot is not None:
+                slot.nextcall.schedule()
+        except AttributeError:
+            self._say_missing("wake", "looks for more requests only every five seconds")
+
+    def _say_missing(self, what: str, consequence: str) -> None:
+        if what not in self._missing:
+            self._missing.add(what)
+            self._log.warning("The engine or downloader of this Scrapy %s", consequence)
+
+    @property
+    def _downloader(self) -> Any:
+        engine = self._crawler.engine
+        return engine.downloader if engine is not None else None

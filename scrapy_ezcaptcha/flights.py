@@ -1,0 +1,82 @@
+"""One coroutine for many waiters, by key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import CancelledError, Deferred
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable
+    from typing import Any
+
+T = TypeVar("T")
+Waiters: TypeAlias = "dict[Deferred[T | Exception], int]"  # with their priorities
+
+
+class Flights(Generic[T]):
+    """The coroutines under way, by key. An outcome is a result or an exception."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[Hashable, Waiters[T]] = {}
+        self._running: dict[Hashable, Deferred[None]] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._waiters
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    @property
+    def waiting(self) -> int:
+        """How many waiters there are."""
+        return sum(len(waiters) for waiters in self._waiters.values())
+
+    async def outcome(
+        self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]], priority: int = 0
+    ) -> T | Exception:
+        """Wait for the outcome of the coroutine of *key*; unless it is under way, *start* it.
+
+        Waiters of a higher *priority* are told first; those of the same one in the order in
+        which they came. A waiter that is cancelled leaves the coroutine and the others alone.
+        """
+        is_new = key not in self._waiters
+        waiters = self._waiters.setdefault(key, {})
+
+        def forget(waiter: Deferred[T | Exception]) -> None:
+            waiters.pop(waiter, None)
+
+        waiter: Deferred[T | Exception] = Deferred(forget)
+        waiters[waiter] = priority
+        if is_new:
+            running = deferred_from_coro(self._run(key, start(), waiters))
+            running.addErrback(lambda _: None)  # cancelled
+            if self._waiters.get(key) is waiters:  # it did not end at once
+                self._running[key] = running
+        return await maybe_deferred_to_future(waiter)
+
+    def stop(self, error: Exception) -> None:
+        """Cancel all of them; *error* is the outcome for all who wait."""
+        for key, waiters in list(self._waiters.items()):
+            running = self._running.get(key)
+            self._end(key, error, waiters)
+            if running is not None:
+                running.cancel()
+
+    async def _run(self, key: Hashable, work: Coroutine[Any, Any, T], waiters: Waiters[T]) -> None:
+        try:
+            outcome: T | Exception = await work
+        except CancelledError:
+            return  # whoever cancelled it has told all who wait
+        except Exception as error:
+            outcome = error
+        self._end(key, outcome, waiters)
+
+    def _end(self, key: Hashable, outcome: T | Exception, waiters: Waiters[T]) -> None:
+        if self._waiters.get(key) is not waiters:
+            return
+        del self._waiters[key]
+        self._running.pop(key, None)
+        for waiter in sorted(waiters, key=lambda waiter: -waiters[waiter]):
+            waiter.callback(outcome)

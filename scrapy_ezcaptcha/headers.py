@@ -1,0 +1,147 @@
+"""Which headers a clearance puts on a request.
+
+A clearance is on a request only while that is in the downloader. It is put on after all
+other middlewares, so that cookies arrive in every cookie mode and a proxy that was chosen
+late is noticed. It is taken off when the response is there, so that retries, redirects,
+robots.txt and the disk queue see the spider's own request and none of our cookies.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, WeakSet
+
+from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
+from scrapy.http import Headers
+
+from scrapy_ezcaptcha.clearance import CLEARANCE_COOKIE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scrapy import Request
+    from scrapy.settings import BaseSettings
+    from typing_extensions import Self
+
+    from scrapy_ezcaptcha.clearance import Clearance
+
+#: Cookies of Cloudflare's edge; those of the clearance replace the request's. All other
+#: cookies are the site's own: there the request's value wins.
+EDGE_COOKIES = frozenset({CLEARANCE_COOKIE, "__cf_bm", "_cfuvid", "__cfruid"})
+
+#: The request meta key by which scrapy-impersonate is told a browser.
+IMPERSONATE_META = "impersonate"
+
+
+class ClearanceHeaders:
+    """Puts clearances on requests, takes them off, and remembers which request carried which.
+
+    *accept_encodings* is what this Scrapy decodes. *defaults* are the headers that Scrapy adds
+    by itself, by lower-case name; where a request has just these, the solution's are sent. With
+    *impersonate*, scrapy-impersonate is told the clearance's browser.
+    """
+
+    def __init__(
+        self,
+        accept_encodings: frozenset[str],
+        defaults: Mapping[str, bytes],
+        *,
+        impersonate: bool = False,
+    ) -> None:
+        self._accept_encodings = accept_encodings
+        self._defaults = defaults
+        self._impersonate = impersonate
+        self._carried: WeakKeyDictionary[Request, Clearance] = WeakKeyDictionary()
+        self._before: WeakKeyDictionary[Request, dict[str, list[bytes]]] = WeakKeyDictionary()
+        self._impersonating: WeakSet[Request] = WeakSet()
+
+    @classmethod
+    def from_settings(cls, settings: BaseSettings, *, impersonate: bool) -> Self:
+        """Read from the settings what this Scrapy decodes and which headers it adds."""
+        decodes = ACCEPTED_ENCODINGS if settings.getbool("COMPRESSION_ENABLED") else []
+        defaults = Headers(settings.getdict("DEFAULT_REQUEST_HEADERS"))
+        defaults[b"Accept-Encoding"] = b", ".join(ACCEPTED_ENCODINGS)
+        return cls(
+            frozenset(encoding.decode() for encoding in decodes),
+            {name.decode().lower(): values[-1] for name, values in defaults.items() if values},
+            impersonate=impersonate,
+        )
+
+    def put_on(self, request: Request, clearance: Clearance) -> None:
+        """Put *clearance* on *request*.
+
+        The User-Agent is always the clearance's. Where the spider set another header on
+        the request, the spider's value stays.
+        """
+        headers = request.headers
+        before: dict[str, list[bytes]] = {}
+        for name, value in self._outgoing(clearance).items():
+            own = headers.getlist(name)
+            if name == "user-agent" or not own or own == [self._defaults.get(name)]:
+                before[name] = own
+                headers[name] = value.encode("latin-1")
+        before["cookie"] = headers.getlist("cookie")
+        headers["cookie"] = merge_cookies(before["cookie"], clearance.cookies)
+        self._before[request] = before
+        self._carried[request] = clearance
+        is_known = self._impersonate and clearance.tls_version in known_browsers()
+        if is_known and IMPERSONATE_META not in request.meta:
+            request.meta[IMPERSONATE_META] = clearance.tls_version
+            self._impersonating.add(request)
+
+    def take_off(self, request: Request) -> None:
+        """Give *request* its own headers back, if a clearance was put on it."""
+        if request in self._impersonating:
+            self._impersonating.discard(request)
+            request.meta.pop(IMPERSONATE_META, None)
+        for name, values in self._before.pop(request, {}).items():
+            if values:
+                request.headers.setlist(name, values)
+            else:
+                request.headers.pop(name, None)
+
+    def carried_by(self, request: Request) -> Clearance | None:
+        """Return the clearance with which *request* was sent, and forget it."""
+        return self._carried.pop(request, None)
+
+    def _outgoing(self, clearance: Clearance) -> dict[str, str]:
+        headers = dict(clearance.headers)
+        offered = headers.pop("accept-encoding", "")
+        kept = [
+            item.strip()
+            for item in offered.split(",")
+            if item.partition(";")[0].strip().lower() in self._accept_encodings
+        ]
+        if kept:
+            headers["accept-encoding"] = ", ".join(kept)
+        return headers
+
+
+def merge_cookies(own: list[bytes], clearance: Mapping[str, str]) -> bytes:
+    """Return a Cookie header of the request's *own* cookies and those of a clearance.
+
+    The clearance's edge cookies replace the request's; its other cookies are added
+    where the request has none of that name.
+    """
+    pairs = [item.strip() for item in b";".join(own).split(b";") if item.strip()]
+    names = {pair.partition(b"=")[0] for pair in pairs}
+    replaced = {name.encode() for name in clearance if name in EDGE_COOKIES}
+    kept = [pair for pair in pairs if pair.partition(b"=")[0] not in replaced]
+    added = [
+        f"{name}={value}".encode()
+        for name, value in clearance.items()
+        if name in EDGE_COOKIES or name.encode() not in names
+    ]
+    return b"; ".join(kept + added)
+
+
+@cache
+def known_browsers() -> frozenset[str]:
+    """Return the browsers that curl_cffi, beneath scrapy-impersonate, can play; none without it."""
+    try:
+        browser_type = import_module("curl_cffi.requests").BrowserType
+    except (ImportError, AttributeError):
+        return frozenset()
+    return frozenset(browser.value for browser in browser_type)

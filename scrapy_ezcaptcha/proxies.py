@@ -1,0 +1,94 @@
+"""Through which proxy does a request leave, credentials included?
+
+A clearance holds for one exit only, so the service must solve through the very proxy
+through which the request left. When a challenge is seen, Scrapy has already moved the
+proxy's credentials from ``meta["proxy"]`` into the ``Proxy-Authorization`` header
+(``HttpProxyMiddleware``, order 750); here they are put together again.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Request
+from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
+from scrapy.utils.httpobj import urlparse_cached
+from scrapy.utils.misc import load_object
+
+from scrapy_ezcaptcha.exit import UNREADABLE, Exit, exit_error
+
+if TYPE_CHECKING:
+    from scrapy.settings import BaseSettings
+
+_META_KEYS = frozenset({"proxy", "_auth_proxy", "_scheme_proxy"})
+
+# Download handlers that cannot use a proxy.
+_WITHOUT_PROXIES = frozenset({"scrapy.core.downloader.handlers.http2.H2DownloadHandler"})
+
+
+class ProxyFinder:
+    """Finds the exit of a request before it is sent, and after.
+
+    Scrapy's own ``HttpProxyMiddleware``, called with a request of the same URL and proxy,
+    decides, so that ``meta["proxy"]``, the environment and ``no_proxy`` count as they do there.
+    """
+
+    def __init__(self, settings: BaseSettings) -> None:
+        self._encoding: str = settings.get("HTTPPROXY_AUTH_ENCODING") or "latin-1"
+        self._proxies = (
+            HttpProxyMiddleware(self._encoding) if settings.getbool("HTTPPROXY_ENABLED") else None
+        )
+        self.schemes_without_proxies = frozenset(
+            scheme
+            for scheme, handler in settings.getwithbase("DOWNLOAD_HANDLERS").items()
+            if handler is not None and _is_without_proxies(handler)
+        )
+
+    def can_use_proxies(self, request: Request) -> bool:
+        """Whether Scrapy's download handler can send *request* through a proxy."""
+        return urlparse_cached(request).scheme not in self.schemes_without_proxies
+
+    def before_sending(self, request: Request) -> Exit | None:
+        """Return the proxy through which *request* will leave, None if there is none.
+
+        Raises ExitError if its proxy is no proxy URL.
+        """
+        keys = request.meta.keys() & _META_KEYS
+        probe = Request(request.url, meta={key: request.meta[key] for key in keys})
+        if authorization := request.headers.get(b"Proxy-Authorization"):
+            probe.headers[b"Proxy-Authorization"] = authorization
+        if self._proxies is not None:
+            try:
+                self._proxies.process_request(probe)
+            except ValueError:
+                raise exit_error(UNREADABLE) from None
+        return self.after_sending(probe)
+
+    def after_sending(self, request: Request) -> Exit | None:
+        """Return the proxy through which *request* left, None if none; raises likewise."""
+        url = request.meta.get("proxy")
+        if not url:
+            return None
+        authorization = request.headers.get(b"Proxy-Authorization")
+        return Exit.parse(url, credentials=self._credentials(authorization))
+
+    def _credentials(self, authorization: bytes | None) -> tuple[str, str] | None:
+        scheme, _, encoded = (authorization or b"").partition(b" ")
+        if scheme.lower() != b"basic":
+            return None
+        try:
+            pair = b64decode(encoded, validate=True).decode(self._encoding)
+        except ValueError:
+            return None
+        username, _, password = pair.partition(":")
+        return username, password
+
+
+def _is_without_proxies(handler: Any) -> bool:
+    try:
+        cls = load_object(handler)
+    except ImportError:  # Scrapy says so when it is needed
+        return False
+    names = (f"{base.__module__}.{base.__qualname__}" for base in getattr(cls, "__mro__", ()))
+    return not _WITHOUT_PROXIES.isdisjoint(names)

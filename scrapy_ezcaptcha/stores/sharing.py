@@ -1,0 +1,268 @@
+"""Talks to a store: what other processes know, and which one of them solves.
+
+What decides about a request is answered from memory, at once. Changes are written later, and
+what others know is read into memory. While the store does not answer, memory alone is used.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.defer import DeferredLock, fail
+from twisted.internet.task import LoopingCall, deferLater
+
+from scrapy_ezcaptcha.errors import FailedElsewhere, GivenUp, TransportError
+from scrapy_ezcaptcha.known import Record
+from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.stores.lease import SolveFailure
+from scrapy_ezcaptcha.stores.store import StoreError
+from scrapy_ezcaptcha.stores.thread import StoreThread
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from scrapy.statscollectors import StatsCollector
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from scrapy_ezcaptcha.clearance import Clearance, Place
+    from scrapy_ezcaptcha.errors import EzCaptchaError
+    from scrapy_ezcaptcha.known import KnownClearances
+    from scrapy_ezcaptcha.stores.lease import LeaseState
+    from scrapy_ezcaptcha.stores.store import Store, View
+
+T = TypeVar("T")
+
+_FRESH_SECONDS = 0.25  # what was read of a place counts as new for so long
+_FOLLOW_SECONDS = 0.5  # between two looks at a solve of another process
+
+# So many clearances of other processes may fail here in a row, each at an age at which few
+# sites end them.
+_MAX_DISAPPOINTMENTS = 3
+_YOUNG_SECONDS = 300.0
+
+_MAX_ENTRIES = 10_000
+
+
+@dataclass(eq=False)
+class Sharing:
+    """Keeps the known clearances of this crawl and those in a store alike, if there is a store.
+
+    ``lease_seconds`` is how long a lease holds that is not extended. ``on_useless`` is called
+    with the zone of each clearance that another process found to be useless, and with the words.
+    """
+
+    known: KnownClearances
+    store: InitVar[Store | None]
+    _: KW_ONLY
+    reactor: Any
+    stats: StatsCollector
+    log: logging.LoggerAdapter[Any]
+    lease_seconds: float = 15.0
+    on_useless: Callable[[str, str], None] = lambda _zone, _why: None
+
+    def __post_init__(self, store: Store | None) -> None:
+        self._thread: StoreThread | None = None
+        if store is not None:
+            self._thread = StoreThread(store, self.reactor, self.stats, self.log)
+        self._reading = DeferredLock()
+        self._read_at: Lru[Place, float] = Lru(_MAX_ENTRIES)
+        self._foreign: Lru[str, bool] = Lru(_MAX_ENTRIES)
+        self._disappointments: Lru[Place, int] = Lru(_MAX_ENTRIES)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a store."""
+        return self._thread is not None
+
+    def is_available(self, place: Place) -> bool:
+        """Whether *place* is shared with other processes, and the store answers."""
+        return self._is_shared(place) and self._thread is not None and not self._thread.is_down
+
+    async def refresh(self, place: Place, *, is_urgent: bool = False) -> None:
+        """Learn what others know of *place*; unless *is_urgent*, not if that was done just now."""
+        if not self._is_shared(place):
+            return
+        if is_urgent:
+            await self._read(place)
+        elif not self._is_fresh(place):
+            await maybe_deferred_to_future(self._reading.acquire())
+            try:
+                if not self._is_fresh(place):
+                    await self._read(place)
+            finally:
+                self._reading.release()
+
+    async def acquire(self, place: Place) -> Lease | None:
+        """Acquire the lease on *place*; None while another process holds it.
+
+        Either way, what others know of *place* is in memory then. Raises StoreError if the
+        store does not answer.
+        """
+        state, view = await self._ask(
+            lambda store: (store.acquire(place, self.lease_seconds), store.get(place))
+        )
+        self._learn(place, view)
+        return None if state is None else Lease(self, place, state)
+
+    async def follow(self, place: Place) -> None:
+        """Wait until the solve ends that another process has under way for *place*.
+
+        The clearance that it bought is in memory then. Raises FailedElsewhere if it failed.
+        """
+        followed: int | None = None
+        while (view := await self._read(place)) is not None:
+            failure = view.failure
+            if failure is not None and failure.token == followed:
+                text, is_terminal = f"in another process: {failure.text}", failure.is_terminal
+                raise FailedElsewhere(failure.code, text, failure.task_id, is_terminal)
+            if view.holder is None or followed not in {None, view.holder}:
+                return
+            followed = view.holder
+            await maybe_deferred_to_future(deferLater(self.reactor, _FOLLOW_SECONDS))
+
+    def write_soon(self) -> None:
+        """Write what changed; nobody waits for it."""
+        self.tell(lambda _: None)
+
+    def note_first_use(self, clearance: Clearance, *, works: bool) -> None:
+        """Note whether *clearance*, when it was first used here, got a request through.
+
+        If one proxy URL is another address for each process, the clearances of the others
+        never work here, and all processes would pay in turn. So after some of those this
+        process no longer shares that place.
+        """
+        place = clearance.place
+        if works:
+            self._disappointments.pop(place)
+            self.write_soon()  # whoever it fails for is to know that it was of use
+        elif self._foreign.pop(clearance.id) and time.time() - clearance.created < _YOUNG_SECONDS:
+            count = (self._disappointments.get(place) or 0) + 1
+            self._disappointments.put(place, count)
+            if count == _MAX_DISAPPOINTMENTS:
+                self.log.warning(
+                    "Clearances that other processes bought for %s through %s do not work here;"
+                    " this process no longer shares them. Does each process get another address"
+                    " from the proxy?",
+                    place[0],
+                    place[1].address,
+                )
+
+    async def close(self) -> None:
+        """Write what changed, and close the store."""
+        if self._thread is not None:
+            with suppress(StoreError):
+                await self._ask(lambda _: None)
+            self._thread.close()
+            self._thread = None
+
+    def _is_shared(self, place: Place) -> bool:
+        return self.is_on and (self._disappointments.get(place) or 0) < _MAX_DISAPPOINTMENTS
+
+    def _is_fresh(self, place: Place) -> bool:
+        read_at = self._read_at.get(place)
+        return read_at is not None and self.reactor.seconds() - read_at < _FRESH_SECONDS
+
+    async def _read(self, place: Place) -> View | None:
+        """Learn what others know of *place*; None if the store is down."""
+        try:
+            view = await self._ask(lambda store: store.get(place))
+        except StoreError:
+            return None
+        self._learn(place, view)
+        return view
+
+    def _learn(self, place: Place, view: View) -> None:
+        knew_place = self._read_at.get(place) is not None
+        self._read_at.put(place, self.reactor.seconds())
+        new, useless = self.known.learn(place, view.records, view.rejected)
+        for clearance_id in new:
+            self._foreign.put(clearance_id, True)
+            self.stats.inc_value("ezcaptcha/clearances/shared")
+        for _ in useless if knew_place else ():  # else that was before this crawl
+            self.on_useless(place[0], "its clearance was rejected at once, in another process")
+
+    def tell(self, work: Callable[[Store], Any]) -> None:
+        """Have *work* done by the store; nobody waits for it."""
+        self._call(work).addErrback(lambda failure: failure.trap(StoreError))
+
+    async def _ask(self, work: Callable[[Store], T]) -> T:
+        """Return the result of *work*; raise StoreError if there is no store, or it is down."""
+        result: T = await maybe_deferred_to_future(self._call(work))
+        return result
+
+    def _call(self, work: Callable[[Store], T]) -> Deferred[T]:
+        """Have the store write what changed, and then do *work*."""
+        if self._thread is None:
+            return fail(StoreError("there is none"))
+        changes = self.known.take_changes()
+        news = [
+            (place, clearance_id, change.copy() if isinstance(change, Record) else change)
+            for (place, clearance_id), change in changes.items()
+            if self._is_shared(place)
+        ]
+
+        def write_and_work(store: Store) -> T:
+            for place, clearance_id, change in news:
+                if isinstance(change, Record):
+                    store.put(change)
+                else:
+                    store.reject(place, clearance_id, unused=change)
+            return work(store)
+
+        def failed(failure: Failure) -> Failure:
+            self.known.return_changes(changes)
+            return failure
+
+        return self._thread.call(write_and_work).addErrback(failed)
+
+
+@dataclass(eq=False)
+class Lease:
+    """A lease that this process holds on *place*; it is extended until it is released."""
+
+    sharing: Sharing
+    place: Place
+    state: LeaseState
+
+    def __post_init__(self) -> None:
+        self._new_task: str | None = None
+        self._created = 0.0
+        self._extending = LoopingCall(self._extend)
+        self._extending.clock = self.sharing.reactor
+        self._extending.start(self.sharing.lease_seconds / 3, now=False)
+
+    @property
+    def task_id(self) -> str | None:
+        """The unfinished task of the holder before, to be continued."""
+        return self.state.task_id
+
+    def note_task(self, task_id: str) -> None:
+        """Note the task that is paid for, in case this process dies."""
+        self._new_task, self._created = task_id, self.sharing.reactor.seconds()
+        self._extend()
+
+    def release(self, error: EzCaptchaError | None = None, *, keep_task: bool = False) -> None:
+        """Let another process solve: those who waited learn of *error*, or continue the task.
+
+        They are not told of a limit or of a network problem of this crawl.
+        """
+        if self._extending.running:
+            self._extending.stop()
+        place, token = self.place, self.state.token
+        is_unsent = isinstance(error, TransportError) and not error.sent
+        failure = None
+        if error is not None and not is_unsent and not isinstance(error, GivenUp):
+            text, is_terminal = str(error), error.is_terminal()
+            failure = SolveFailure(token, error.code, text, error.task_id, is_terminal)
+        self.sharing.tell(lambda store: store.release(place, token, failure, keep_task=keep_task))
+
+    def _extend(self) -> None:
+        place, token, task_id = self.place, self.state.token, self._new_task
+        seconds, age = self.sharing.lease_seconds, self.sharing.reactor.seconds() - self._created
+        self.sharing.tell(lambda store: store.extend(place, token, seconds, task_id, age))

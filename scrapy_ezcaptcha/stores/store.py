@@ -1,0 +1,202 @@
+"""A store: clearances and leases that several crawls share. All logic over a small backend.
+
+A backend keeps strings: for each place (named by zone and exit) a dict of fields, the ids of
+rejected clearances, and the state of the lease. See ``stores/sqlite.py`` for an example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from hashlib import blake2b, sha256
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from scrapy_ezcaptcha.stores.lease import LeaseState
+from scrapy_ezcaptcha.stores.records import fields_about, fields_of, records_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from scrapy_ezcaptcha.clearance import Place
+    from scrapy_ezcaptcha.known import Record
+    from scrapy_ezcaptcha.stores.lease import SolveFailure
+
+#: For how many seconds a clearance is kept about which nothing new is written.
+KEPT_SECONDS = 86_400
+
+#: For how many seconds it is kept that a clearance was rejected.
+REJECTED_SECONDS = 3_600
+
+
+#: What a backend keeps of a place: fields; ids of rejected clearances, True where no host had
+#: ever accepted them; the state of the lease; and the time by the backend's clock, in seconds.
+Contents: TypeAlias = "tuple[Mapping[str, str], Mapping[str, bool], str | None, float]"
+
+
+class StoreError(Exception):
+    """A store does not answer, or its answer is not one of ours; the text has no secrets."""
+
+
+class Backend(Protocol):
+    """Keeps strings by the name of a place. Each call may block and may raise StoreError.
+
+    Its ``str()`` tells where it is, without secrets.
+    """
+
+    def read(self, place: str) -> Contents:
+        """Return what is kept of *place*."""
+        ...
+
+    def write(self, place: str, fields: Mapping[str, str]) -> None:
+        """Set *fields* of *place*, for :data:`KEPT_SECONDS`; others stay as they are."""
+        ...
+
+    def reject(self, place: str, clearance_id: str, *, unused: bool, fields: Iterable[str]) -> None:
+        """Keep *clearance_id* as rejected for :data:`REJECTED_SECONDS`; remove *fields*."""
+        ...
+
+    def update_lease(self, place: str, change: Callable[[str | None, float], str | None]) -> None:
+        """Replace the lease of *place* by what *change* makes of it and of the time.
+
+        No other process changes it meanwhile. *change* may be called more than once; if it
+        returns None the lease stays as it is.
+        """
+        ...
+
+    def places(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Return the name and the fields of each place."""
+        ...
+
+    def check(self) -> None:
+        """Raise StoreError unless it answers."""
+        ...
+
+    def close(self) -> None:
+        """Close files and connections."""
+        ...
+
+
+@dataclass(frozen=True)
+class View:
+    """What a store knows of a place."""
+
+    records: list[Record]  # the oldest first
+    rejected: Mapping[str, bool]  # by clearance id; True: no host had ever accepted it
+    holder: int | None  # the token of the lease that is held just now
+    failure: SolveFailure | None  # of the last solve
+
+
+class Store:
+    """Keeps clearances and leases by place. Calls may block; all may raise StoreError.
+
+    The exit's credentials are not kept: a place is named by a digest of them that only the
+    owner of *client_key* can compute. *is_own* says that one process at a time uses the store,
+    so every lease that this process did not acquire belongs to a dead one.
+    """
+
+    def __init__(self, backend: Backend, client_key: str, *, is_own: bool = False) -> None:
+        self._backend = backend
+        self._key = sha256(client_key.encode()).digest()
+        self._is_own = is_own
+        self._acquired: set[str] = set()
+
+    def __str__(self) -> str:
+        return str(self._backend)
+
+    def name_of(self, place: Place) -> str:
+        """Return the name of *place*: its zone and a digest of its exit."""
+        zone, exit = place
+        return f"{zone}/{blake2b(exit.url.encode(), key=self._key, digest_size=12).hexdigest()}"
+
+    def get(self, place: Place) -> View:
+        """Return what is known of *place*, and whether some process solves for it just now."""
+        name = self.name_of(place)
+        fields, rejected, lease, now = self._backend.read(name)
+        state = self._state(name, lease)
+        records = records_in(fields, rejected, place)
+        return View(records, rejected, state.holder(now), state.failure)
+
+    def put(self, record: Record) -> None:
+        """Keep a clearance, or what is new about it; a rejected one stays rejected."""
+        self._backend.write(self.name_of(record.clearance.place), fields_of(record))
+
+    def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
+        """Drop a clearance for all processes; *unused* if no host had ever accepted it."""
+        self.drop(self.name_of(place), clearance_id, unused=unused)
+
+    def drop(self, name: str, clearance_id: str, *, unused: bool = False) -> None:
+        """Do the same for the place called *name*."""
+        fields = fields_about(clearance_id, self._backend.read(name)[0])
+        self._backend.reject(name, clearance_id, unused=unused, fields=fields)
+
+    def acquire(self, place: Place, seconds: float) -> LeaseState | None:
+        """Acquire the lease on *place* for *seconds*; None while another process holds it."""
+        name = self.name_of(place)
+        state = self._update(name, lambda state, now: state.acquired(now, seconds))
+        if state is not None:
+            self._acquired.add(name)
+        return state
+
+    def extend(
+        self,
+        place: Place,
+        token: int,
+        seconds: float,
+        task_id: str | None = None,
+        task_age: float = 0.0,
+    ) -> bool:
+        """Extend lease *token* to *seconds* from now; False if it was replaced meanwhile.
+
+        *task_id* is the task under way, created *task_age* seconds ago, which a successor
+        continues.
+        """
+        state = self._update(
+            self.name_of(place),
+            lambda state, now: state.extended(token, now, seconds, task_id, task_age),
+        )
+        return state is not None
+
+    def release(
+        self,
+        place: Place,
+        token: int,
+        failure: SolveFailure | None = None,
+        *,
+        keep_task: bool = False,
+    ) -> None:
+        """Release lease *token*; with *keep_task* the next holder continues its task."""
+        self._update(
+            self.name_of(place), lambda state, _: state.released(token, failure, keep_task)
+        )
+
+    def everything(self) -> Iterator[tuple[str, Record]]:
+        """Return all clearances, each with the name of its place; exits have no credentials."""
+        for name, fields in self._backend.places():
+            yield from ((name, record) for record in records_in(fields, ()))
+
+    def check(self) -> None:
+        """Raise StoreError unless the backend answers."""
+        self._backend.check()
+
+    def close(self) -> None:
+        """Close files and connections."""
+        self._backend.close()
+
+    def _state(self, name: str, text: str | None) -> LeaseState:
+        state = LeaseState.from_json(text)
+        if self._is_own and name not in self._acquired:
+            return replace(state, until=0.0)
+        return state
+
+    def _update(
+        self, name: str, change: Callable[[LeaseState, float], LeaseState | None]
+    ) -> LeaseState | None:
+        """Return the new state of the lease on the place called *name*, None if unchanged."""
+        changed: LeaseState | None = None
+
+        def change_text(text: str | None, now: float) -> str | None:
+            nonlocal changed
+            changed = change(self._state(name, text), now)
+            return None if changed is None else changed.to_json()
+
+        self._backend.update_lease(name, change_text)
+        return changed

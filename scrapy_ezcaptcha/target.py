@@ -1,0 +1,177 @@
+"""Which requests are in scope, what they ask for, and through which exit they are solved.
+
+The only place that knows the precedence of proxies: ``meta["ezcaptcha"]["proxy"]``; then
+``meta["proxy"]`` or the proxy that Scrapy takes from the environment; then
+``EZCAPTCHA_PROXY``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from scrapy_ezcaptcha.errors import ExitError, GivenUp, InvalidOptions, InvalidTask
+from scrapy_ezcaptcha.exit import NO_PROXY_SUPPORT, Exit, check_exit, exit_error
+from scrapy_ezcaptcha.memo import host_and_zone
+from scrapy_ezcaptcha.proxies import ProxyFinder
+from scrapy_ezcaptcha.wire import check_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scrapy import Request
+    from scrapy.settings import BaseSettings
+
+    from scrapy_ezcaptcha.clearance import Place
+    from scrapy_ezcaptcha.config import Config
+
+META_KEY = "ezcaptcha"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one request asks for; see ``docs/reference/meta.md``."""
+
+    proxy: Exit | None = None  # solve and replay through it instead of the request's own
+    rq_data: Mapping[str, Any] | None = field(default=None, repr=False)  # for a page by POST
+    website_url: str | None = None  # what the service is given instead of the request's URL
+    max_attempts: int | None = None  # in place of EZCAPTCHA_MAX_ATTEMPTS
+    use_body: bool = False  # answer with the solution's own page, do not download again
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "proxy": (lambda v: isinstance(v, str), "a proxy URL"),
+    "rq_data": (lambda v: isinstance(v, Mapping), "a dict, not an encoded string"),
+    "website_url": (lambda v: isinstance(v, str), "an http:// or https:// URL"),
+    "max_attempts": (
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1,
+        "a whole number from 1",
+    ),
+    "use_body": (lambda v: isinstance(v, bool), "True or False"),
+}
+
+_DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A request in scope: where it goes, through which exit, and what it asks for.
+
+    Its challenge is solved through ``exit``; the request itself leaves through ``own_exit``.
+    """
+
+    request: Request
+    host: str
+    zone: str
+    exit: Exit | None
+    own_exit: Exit | None
+    options: Options
+
+    @property
+    def place(self) -> Place:
+        """The zone and the exit. Call it only where there is an exit."""
+        assert self.exit is not None
+        return self.zone, self.exit
+
+    @property
+    def url(self) -> str:
+        """The URL that the service is given."""
+        return self.options.website_url or self.request.url.partition("#")[0]
+
+    @property
+    def other_exit(self) -> Exit | None:
+        """The exit for a replay, None if the request leaves through it anyway."""
+        return None if self.exit == self.own_exit else self.exit
+
+
+class Targets:
+    """Makes targets of requests, by the settings of a crawl."""
+
+    def __init__(self, config: Config, settings: BaseSettings) -> None:
+        self._config = config
+        self.proxies = ProxyFinder(settings)
+
+    def options(self, request: Request) -> Options | None:
+        """Return what *request* asks for, None if it is out of scope.
+
+        In scope is what opts in by meta, and in transparent mode every request to an allowed
+        domain unless its meta says False.
+
+        Raises:
+            InvalidOptions: an unknown key or a wrong type; says which, and what is allowed.
+        """
+        value = request.meta.get(META_KEY)
+        if value is None:
+            is_meant = self._config.transparent_mode and (
+                META_KEY in request.meta or self._is_allowed(host_and_zone(request)[0])
+            )
+            return _DEFAULTS if is_meant else None
+        if value is False:
+            return None
+        return _DEFAULTS if value is True else parse_options(value)
+
+    def is_in_scope(self, request: Request) -> bool:
+        """Whether *request* is in scope; False where its options are invalid."""
+        try:
+            return self.options(request) is not None
+        except InvalidOptions:  # logged when the request is sent
+            return False
+
+    def before_sending(self, request: Request, options: Options) -> Target:
+        """Return the target of a request that is about to be sent.
+
+        Raises ExitError if its proxy is no proxy URL.
+        """
+        own = None if options.proxy else self.proxies.before_sending(request)
+        return self._target(request, options, own)
+
+    def after_sending(self, request: Request, options: Options) -> Target:
+        """Return the target of a request that has passed all middlewares; raises likewise."""
+        return self._target(request, options, self.proxies.after_sending(request))
+
+    def check(self, target: Target) -> None:
+        """Raise a GivenUp or an ExitError that says why *target* cannot be solved, if so."""
+        if not self._is_allowed(target.host):
+            raise GivenUp("DOMAIN_NOTCHECKS", f"EZCAPTCHA_ALLOWED_DOMAINS has no {target.host}")
+        check_exit(target.exit, allow_private=self._config.service_on_loopback)
+        if not target.options.use_body and not self.proxies.can_use_proxies(target.request):
+            raise exit_error(NO_PROXY_SUPPORT)
+
+    def _target(self, request: Request, options: Options, own: Exit | None) -> Target:
+        exit = options.proxy or own or self._config.proxy
+        return Target(request, *host_and_zone(request), exit, own, options)
+
+    def _is_allowed(self, host: str) -> bool:
+        domains = self._config.allowed_domains
+        return not domains or any(
+            host == domain or host.endswith("." + domain) for domain in domains
+        )
+
+
+def parse_options(value: Any) -> Options:
+    """Check a dict given as ``request.meta["ezcaptcha"]``.
+
+    Raises:
+        InvalidOptions: an unknown key or a wrong type; says which, and what is allowed.
+    """
+    where = f'request.meta["{META_KEY}"]'
+    if not isinstance(value, Mapping):
+        raise InvalidOptions(f"{where} must be True, False or a dict, is {type(value).__name__}")
+    given: dict[str, Any] = {}
+    for key, entry in value.items():
+        if key not in CHECKS:
+            known = ", ".join(sorted(CHECKS))
+            raise InvalidOptions(f"{where} has an unknown key {key!r}; known are {known}")
+        fits, allowed = CHECKS[key]
+        if entry is not None and not fits(entry):
+            raise InvalidOptions(f"{where}[{key!r}] must be {allowed}, is {type(entry).__name__}")
+        if entry is not None:
+            given[key] = entry
+    try:
+        if "proxy" in given:
+            given["proxy"] = Exit.parse(given["proxy"])
+        check_page(given.get("website_url", "https://any.example/"), given.get("rq_data"))
+    except (ExitError, InvalidTask) as error:
+        raise InvalidOptions(f"{where}: {error}") from None
+    return Options(**given)

@@ -1,0 +1,77 @@
+"""The log alone tells where the money went."""
+
+from __future__ import annotations
+
+import re
+
+from support import via
+
+from scrapy_ezcaptcha.exit import Exit
+from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
+
+SITES = [
+    Site("shop.example", Protection()),
+    Site("news.example", Protection(max_uses=3)),
+    Site("www.blog.example", Protection()),
+]
+CREATED = re.compile(r"INFO: Task (\S+) created for (\S+)(?: \((\S+)\))? through (\S+): (.+)")
+READY = re.compile(r"INFO: Task (\S+) for .+ is ready after (\d+\.\d) s")
+
+
+def items(sandbox, host, count):
+    return [
+        {"url": f"http://{host}/item/{number}", "meta": via(sandbox)}
+        for number in range(1, count + 1)
+    ]
+
+
+def test_for_each_task_zone_exit_reason_seconds_and_outcome(crawl):
+    with Sandbox(SITES, latency=0.3) as sandbox:
+        requests = [
+            *items(sandbox, "shop.example", 5),
+            *items(sandbox, "news.example", 5),
+            *items(sandbox, "www.blog.example", 5),
+        ]
+        settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 1, "LOG_LEVEL": "INFO"}
+        result = crawl(sandbox, requests, settings=settings)
+        bought = set(sandbox.service.tasks)
+    assert [page["status"] for page in result.pages] == [200] * 15
+    created = {task: rest for task, *rest in CREATED.findall(result.log)}
+    ready = dict(READY.findall(result.log))
+    assert created.keys() == ready.keys() == bought
+    address = Exit.parse(sandbox.proxy_url()).address
+    first = "first challenge of the zone through this proxy"
+    rejected = "the last clearance was rejected after serving 3 pages"
+    assert sorted(map(tuple, created.values())) == [
+        ("blog.example", "www.blog.example", address, first),
+        ("news.example", "", address, first),
+        ("news.example", "", address, rejected),
+        ("shop.example", "", address, first),
+    ]
+    assert all(0.3 <= float(seconds) < 10 for seconds in ready.values())
+    assert f"INFO: news.example through {address}: {rejected}" in result.log
+    assert result.stat("tasks/reason/first_challenge") == 3
+    assert result.stat("tasks/reason/rejected") == 1
+
+
+def test_a_task_that_fails_is_told_too(crawl):
+    site = Site("shop.example", Protection())
+    with Sandbox([site], latency=0.1, solution={"cookies": None}) as sandbox:
+        result = crawl(sandbox, items(sandbox, "shop.example", 1))
+        first, second = sandbox.service.tasks
+    assert re.search(
+        rf"WARNING: Task {first} for shop\.example through \S+ failed after", result.log
+    )
+    assert re.search(
+        rf"Task {second} created .+ the last solve failed \(UNEXPECTED_RESP", result.log
+    )
+    assert result.stat("tasks/reason/solve_failed") == 1
+
+
+def test_the_sign_of_a_challenge_is_in_the_debug_log(crawl, sandbox):
+    requests = [{"url": "http://captcha.example/", "meta": via(sandbox)}]
+    result = crawl(sandbox, requests)
+    assert (
+        "DEBUG: <403 http://captcha.example/> is a challenge, by its challenge form" in result.log
+    )
+    assert result.signals[0][:4] == ["detected", "http://captcha.example/", 403, "challenge form"]
