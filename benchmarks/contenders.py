@@ -6,7 +6,7 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 from scrapy_ezcaptcha import CloudFlare5STask, EzCaptchaClient, is_challenge
-from scrapy_ezcaptcha.proxies import ProxyFinder
+from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
 
 OURS = {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}
 

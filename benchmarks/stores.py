@@ -24,9 +24,9 @@ install_reactor("twisted.internet.asyncioreactor.AsyncioSelectorReactor")
 from twisted.internet import reactor  # noqa: E402
 from twisted.internet.task import deferLater  # noqa: E402
 
-from scrapy_ezcaptcha.clearance import Clearance  # noqa: E402
+from scrapy_ezcaptcha.clearances.clearance import Clearance  # noqa: E402
+from scrapy_ezcaptcha.clearances.known import KnownClearances, Record  # noqa: E402
 from scrapy_ezcaptcha.exit import Exit  # noqa: E402
-from scrapy_ezcaptcha.known import KnownClearances, Record  # noqa: E402
 from scrapy_ezcaptcha.stores import Store  # noqa: E402
 from scrapy_ezcaptcha.stores.sharing import Sharing  # noqa: E402
 from scrapy_ezcaptcha.stores.sqlite import SqliteBackend  # noqa: E402

@@ -9,11 +9,11 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["scrapy_ezcaptcha", "json"]):
-    from scrapy_ezcaptcha import wire
-    from scrapy_ezcaptcha.clearance import Clearance, is_replayed
+    from scrapy_ezcaptcha.clearances.clearance import Clearance, is_replayed
+    from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
     from scrapy_ezcaptcha.errors import EzCaptchaError
     from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.headers import ClearanceHeaders
+    from scrapy_ezcaptcha.service import wire
 
 from scrapy import Request
 from scrapy.utils.python import to_bytes

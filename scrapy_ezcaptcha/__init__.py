@@ -10,7 +10,6 @@ from importlib.metadata import version
 
 from scrapy_ezcaptcha.addon import Addon
 from scrapy_ezcaptcha.challenge import is_challenge
-from scrapy_ezcaptcha.client import EzCaptchaClient
 from scrapy_ezcaptcha.errors import (
     ApiError,
     EzCaptchaError,
@@ -19,7 +18,8 @@ from scrapy_ezcaptcha.errors import (
     UnexpectedResponse,
 )
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
-from scrapy_ezcaptcha.wire import CloudFlare5STask, Solution
+from scrapy_ezcaptcha.service.client import EzCaptchaClient
+from scrapy_ezcaptcha.service.wire import CloudFlare5STask, Solution
 
 __all__ = [
     "Addon",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scrapy_ezcaptcha.crawl.order import ORDER
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
-from scrapy_ezcaptcha.order import ORDER
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings

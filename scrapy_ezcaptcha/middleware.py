@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 from scrapy import Request, signals
 from scrapy.exceptions import NotConfigured
 
-from scrapy_ezcaptcha.broker import Broker
 from scrapy_ezcaptcha.challenge import challenge_sign
-from scrapy_ezcaptcha.client import EzCaptchaClient
+from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
+from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
-from scrapy_ezcaptcha.engine import Engine
+from scrapy_ezcaptcha.crawl.engine import Engine
+from scrapy_ezcaptcha.crawl.httpcache import keep_challenges_out
+from scrapy_ezcaptcha.crawl.journal import Journal, remove_empty_files
+from scrapy_ezcaptcha.crawl.memo import Memo, host_and_zone, restore_filtering, take_off
+from scrapy_ezcaptcha.crawl.order import order_problems
+from scrapy_ezcaptcha.crawl.target import META_KEY, Targets
+from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
 from scrapy_ezcaptcha.errors import (
     ConfigurationError,
     CrawlEnding,
@@ -20,28 +26,22 @@ from scrapy_ezcaptcha.errors import (
     EzCaptchaError,
     InvalidOptions,
 )
-from scrapy_ezcaptcha.headers import ClearanceHeaders
-from scrapy_ezcaptcha.httpcache import keep_challenges_out
-from scrapy_ezcaptcha.journal import Journal, remove_empty_files
-from scrapy_ezcaptcha.known import KnownClearances
 from scrapy_ezcaptcha.lru import Lru
-from scrapy_ezcaptcha.memo import Memo, host_and_zone, restore_filtering, take_off
-from scrapy_ezcaptcha.order import order_problems
-from scrapy_ezcaptcha.replay import SOLVED_FLAG, Replayer, replay_of
 from scrapy_ezcaptcha.report import balance, log_sums
+from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved
-from scrapy_ezcaptcha.solver import Solver
+from scrapy_ezcaptcha.solving.broker import Broker
+from scrapy_ezcaptcha.solving.replay import SOLVED_FLAG, Replayer, replay_of
+from scrapy_ezcaptcha.solving.solver import Solver
 from scrapy_ezcaptcha.stores import StoreError, open_store
 from scrapy_ezcaptcha.stores.sharing import Sharing
-from scrapy_ezcaptcha.target import META_KEY, Targets
-from scrapy_ezcaptcha.waiting import WaitingRequests
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
     from typing_extensions import Self
 
-    from scrapy_ezcaptcha.clearance import Clearance
+    from scrapy_ezcaptcha.clearances.clearance import Clearance
     from scrapy_ezcaptcha.stores import Store
 
 UNSOLVED_FLAG = "ezcaptcha-unsolved"

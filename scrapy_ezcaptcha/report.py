@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from scrapy.statscollectors import StatsCollector
 
-    from scrapy_ezcaptcha.client import EzCaptchaClient
+    from scrapy_ezcaptcha.service.client import EzCaptchaClient
 
 _SUMS = {
     "challenges": "ezcaptcha/challenges",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scrapy_ezcaptcha.client import EzCaptchaClient
 from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import config_with_key, with_client
 from scrapy_ezcaptcha.errors import EzCaptchaError
-from scrapy_ezcaptcha.wire import POINTS_PER_DOLLAR
+from scrapy_ezcaptcha.service.client import EzCaptchaClient
+from scrapy_ezcaptcha.service.wire import POINTS_PER_DOLLAR
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

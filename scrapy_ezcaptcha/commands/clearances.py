@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scrapy.exceptions import UsageError
 
-from scrapy_ezcaptcha.clearance import zone_of
+from scrapy_ezcaptcha.clearances.clearance import zone_of
 from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.config import Config
 from scrapy_ezcaptcha.errors import ExitError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from scrapy.settings import BaseSettings
 
-    from scrapy_ezcaptcha.known import Record
+    from scrapy_ezcaptcha.clearances.known import Record
     from scrapy_ezcaptcha.stores import Store
 
 

@@ -14,18 +14,18 @@ from scrapy.crawler import Crawler
 from scrapy.pqueues import DownloaderAwarePriorityQueue
 from scrapy.utils.misc import load_object
 
-from scrapy_ezcaptcha.client import EzCaptchaClient
+from scrapy_ezcaptcha.clearances.headers import known_browsers
 from scrapy_ezcaptcha.commands.balance import in_words
 from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import with_client
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
+from scrapy_ezcaptcha.crawl.order import ORDER, order_of, order_problems
+from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
 from scrapy_ezcaptcha.errors import ApiError, ConfigurationError, ExitError, EzCaptchaError
 from scrapy_ezcaptcha.exit import Exit, check_exit
-from scrapy_ezcaptcha.headers import known_browsers
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
-from scrapy_ezcaptcha.order import ORDER, order_of, order_problems
-from scrapy_ezcaptcha.proxies import ProxyFinder
+from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.stores import StoreError, open_store
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scrapy_ezcaptcha.client import EzCaptchaClient
 from scrapy_ezcaptcha.commands.reactor import run
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.errors import ConfigurationError
+from scrapy_ezcaptcha.service.client import EzCaptchaClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

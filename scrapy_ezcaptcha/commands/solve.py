@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from scrapy import Request
 
-from scrapy_ezcaptcha.clearance import is_replayed
+from scrapy_ezcaptcha.clearances.clearance import is_replayed
 from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import config_with_key, with_client
+from scrapy_ezcaptcha.crawl.target import Options, Targets
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.target import Options, Targets
-from scrapy_ezcaptcha.wire import CloudFlare5STask
+from scrapy_ezcaptcha.service.wire import CloudFlare5STask
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from scrapy.settings import BaseSettings
 
-    from scrapy_ezcaptcha.client import EzCaptchaClient
     from scrapy_ezcaptcha.config import Config
-    from scrapy_ezcaptcha.wire import Solution
+    from scrapy_ezcaptcha.service.client import EzCaptchaClient
+    from scrapy_ezcaptcha.service.wire import Solution
 
 HIDDEN = "<hidden>"
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from scrapy_ezcaptcha.clearance import Clearance, lacks_for_clearance, zone_of
+from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, zone_of
+from scrapy_ezcaptcha.clearances.known import Record
 from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.known import Record
-from scrapy_ezcaptcha.wire import solution_of
+from scrapy_ezcaptcha.service.wire import solution_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from scrapy_ezcaptcha.clearance import Place
+    from scrapy_ezcaptcha.clearances.clearance import Place
 
 CLEARANCE, ACCEPTED, REFUSED = "clearance", "accepted", "refused"
 

@@ -15,8 +15,8 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import DeferredLock, fail
 from twisted.internet.task import LoopingCall, deferLater
 
+from scrapy_ezcaptcha.clearances.known import Record
 from scrapy_ezcaptcha.errors import FailedElsewhere, GivenUp, TransportError
-from scrapy_ezcaptcha.known import Record
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.stores.lease import SolveFailure
 from scrapy_ezcaptcha.stores.store import StoreError
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
-    from scrapy_ezcaptcha.clearance import Clearance, Place
+    from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
+    from scrapy_ezcaptcha.clearances.known import KnownClearances
     from scrapy_ezcaptcha.errors import EzCaptchaError
-    from scrapy_ezcaptcha.known import KnownClearances
     from scrapy_ezcaptcha.stores.lease import LeaseState
     from scrapy_ezcaptcha.stores.store import Store, View
 

@@ -16,8 +16,8 @@ from scrapy_ezcaptcha.stores.records import fields_about, fields_of, records_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from scrapy_ezcaptcha.clearance import Place
-    from scrapy_ezcaptcha.known import Record
+    from scrapy_ezcaptcha.clearances.clearance import Place
+    from scrapy_ezcaptcha.clearances.known import Record
     from scrapy_ezcaptcha.stores.lease import SolveFailure
 
 #: For how many seconds a clearance is kept about which nothing new is written.

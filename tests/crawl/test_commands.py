@@ -15,9 +15,9 @@ import pytest
 import scrapy
 from support import clean_environment, run_command
 
-from scrapy_ezcaptcha.clearance import Clearance
+from scrapy_ezcaptcha.clearances.clearance import Clearance
+from scrapy_ezcaptcha.clearances.known import Record
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.known import Record
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 from scrapy_ezcaptcha.stores import Store
 from scrapy_ezcaptcha.stores.redis import RedisBackend

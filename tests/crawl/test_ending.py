@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from support import RUNNER, clean_environment, via
 
-from scrapy_ezcaptcha.journal import FILE_NAME
+from scrapy_ezcaptcha.crawl.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
 CONCURRENT_REQUESTS = 16  # Scrapy's default

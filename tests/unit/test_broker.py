@@ -14,18 +14,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
 from scrapy_ezcaptcha import ApiError, Solution, SolveTimeout, TransportError
-from scrapy_ezcaptcha.broker import Broker
-from scrapy_ezcaptcha.clearance import zone_of
+from scrapy_ezcaptcha.clearances.clearance import zone_of
+from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.config import Config
-from scrapy_ezcaptcha.engine import Engine
+from scrapy_ezcaptcha.crawl.engine import Engine
+from scrapy_ezcaptcha.crawl.target import Options, Target
+from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
 from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.known import KnownClearances
-from scrapy_ezcaptcha.solver import Solver
+from scrapy_ezcaptcha.solving.broker import Broker
+from scrapy_ezcaptcha.solving.solver import Solver
 from scrapy_ezcaptcha.stores import Store
 from scrapy_ezcaptcha.stores.sharing import Sharing
-from scrapy_ezcaptcha.target import Options, Target
-from scrapy_ezcaptcha.waiting import WaitingRequests
 
 HOSTS = ("shop.example", "www.shop.example", "admin.shop.example", "other.example")
 EXITS = tuple(Exit.parse(f"http://user{number}:p@proxy.example:1") for number in range(2))

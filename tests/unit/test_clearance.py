@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from scrapy import Request
 from scrapy.http import Response
 
-from scrapy_ezcaptcha.clearance import Clearance, zone_of
+from scrapy_ezcaptcha.clearances.clearance import Clearance, zone_of
+from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders, merge_cookies
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.headers import ClearanceHeaders, merge_cookies
-from scrapy_ezcaptcha.wire import Solution
+from scrapy_ezcaptcha.service.wire import Solution
 
 EXIT = Exit.parse("http://u:secret@proxy.example:1")
 URL = "https://www.shop.example/"

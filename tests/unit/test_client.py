@@ -16,9 +16,9 @@ from scrapy_ezcaptcha import (
     TransportError,
     UnexpectedResponse,
 )
-from scrapy_ezcaptcha import transport as transport_module
 from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.sandbox import Fault, Sandbox
+from scrapy_ezcaptcha.service import transport as transport_module
 
 
 def client_of(sandbox, **options):

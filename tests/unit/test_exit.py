@@ -7,9 +7,9 @@ from scrapy import Request
 from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
 from scrapy.settings import Settings
 
+from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
 from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.exit import Exit, check_exit, is_loopback, is_private
-from scrapy_ezcaptcha.proxies import ProxyFinder
 
 FULL = "http://user:pa%40ss@proxy.example:8080"
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")

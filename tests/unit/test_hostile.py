@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scrapy import Request
 from scrapy.http import Response
 
-from scrapy_ezcaptcha.clearance import Clearance, is_replayed
+from scrapy_ezcaptcha.clearances.clearance import Clearance, is_replayed
+from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
 from scrapy_ezcaptcha.errors import EzCaptchaError
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.headers import ClearanceHeaders
-from scrapy_ezcaptcha.wire import parse_task_result
+from scrapy_ezcaptcha.service.wire import parse_task_result
 
 EXIT = Exit.parse("http://u:p@proxy.example:1")
 HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\t\x20-\x7e]*")

@@ -10,9 +10,9 @@ from scrapy import Request
 from scrapy.core.scheduler import Scheduler
 from scrapy.utils.test import get_crawler
 
-from scrapy_ezcaptcha.journal import FILE_NAME, Journal, remove_empty_files
-from scrapy_ezcaptcha.memo import Memo
-from scrapy_ezcaptcha.replay import replay_of
+from scrapy_ezcaptcha.crawl.journal import FILE_NAME, Journal, remove_empty_files
+from scrapy_ezcaptcha.crawl.memo import Memo
+from scrapy_ezcaptcha.solving.replay import replay_of
 
 
 class ShopSpider(scrapy.Spider):

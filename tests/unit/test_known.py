@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from scrapy_ezcaptcha.breaker import Breaker
-from scrapy_ezcaptcha.clearance import Clearance
+from scrapy_ezcaptcha.clearances.clearance import Clearance
+from scrapy_ezcaptcha.clearances.known import FIRST, USELESS, KnownClearances, Record
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.known import FIRST, USELESS, KnownClearances, Record
 from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.solving.breaker import Breaker
 
 EXIT = Exit.parse("http://u:p@proxy.example:1")
 ZONE = "shop.example"

@@ -7,9 +7,9 @@ from scrapy.utils.test import get_crawler
 
 from scrapy_ezcaptcha import EzCaptchaError
 from scrapy_ezcaptcha.config import Config
+from scrapy_ezcaptcha.crawl.target import Options, Targets
 from scrapy_ezcaptcha.errors import GivenUp, InvalidOptions
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.target import Options, Targets
 
 OPT_IN = Config()
 TRANSPARENT = Config(transparent_mode=True)

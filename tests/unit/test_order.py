@@ -4,7 +4,7 @@ import pytest
 from scrapy.settings import Settings
 
 from scrapy_ezcaptcha import EzCaptchaMiddleware
-from scrapy_ezcaptcha.order import order_of, order_problems
+from scrapy_ezcaptcha.crawl.order import order_of, order_problems
 
 PATH = "scrapy_ezcaptcha.EzCaptchaMiddleware"
 RETRY = "scrapy.downloadermiddlewares.retry.RetryMiddleware"

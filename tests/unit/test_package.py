@@ -12,8 +12,8 @@ from scrapy.settings import Settings
 
 from scrapy_ezcaptcha import Addon, EzCaptchaMiddleware
 from scrapy_ezcaptcha.config import Config
-from scrapy_ezcaptcha.memo import Memo
-from scrapy_ezcaptcha.replay import Replayer, replay_of
+from scrapy_ezcaptcha.crawl.memo import Memo
+from scrapy_ezcaptcha.solving.replay import Replayer, replay_of
 
 PATH = "scrapy_ezcaptcha.EzCaptchaMiddleware"
 

@@ -19,11 +19,11 @@ from scrapy import Request
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from scrapy_ezcaptcha.clearance import Clearance
+from scrapy_ezcaptcha.clearances.clearance import Clearance
+from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
+from scrapy_ezcaptcha.clearances.known import KnownClearances, Record
 from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.headers import ClearanceHeaders
-from scrapy_ezcaptcha.known import KnownClearances, Record
 from scrapy_ezcaptcha.stores import Store, StoreError, sharing, thread
 from scrapy_ezcaptcha.stores.lease import TASK_SECONDS, LeaseState, SolveFailure
 from scrapy_ezcaptcha.stores.records import fields_of, records_in

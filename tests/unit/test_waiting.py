@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scrapy import Request
 from twisted.internet.defer import Deferred
 
-from scrapy_ezcaptcha.engine import Engine
-from scrapy_ezcaptcha.waiting import WaitingRequests
+from scrapy_ezcaptcha.crawl.engine import Engine
+from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
 
 
 def downloader_of_two(total_concurrency=16):

@@ -15,7 +15,7 @@ from scrapy_ezcaptcha.errors import (
     InvalidTask,
     UnexpectedResponse,
 )
-from scrapy_ezcaptcha.wire import (
+from scrapy_ezcaptcha.service.wire import (
     create_task_payload,
     parse_balance,
     parse_task_id,

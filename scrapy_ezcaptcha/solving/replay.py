@@ -9,20 +9,20 @@ from uuid import uuid4
 from scrapy.http import HtmlResponse
 
 from scrapy_ezcaptcha.challenge import page_sign
+from scrapy_ezcaptcha.crawl.memo import Memo
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
-from scrapy_ezcaptcha.memo import Memo
 
 if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.http import Response
 
-    from scrapy_ezcaptcha.broker import Broker
-    from scrapy_ezcaptcha.clearance import Clearance
+    from scrapy_ezcaptcha.clearances.clearance import Clearance
+    from scrapy_ezcaptcha.clearances.known import KnownClearances
     from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.known import KnownClearances
+    from scrapy_ezcaptcha.solving.broker import Broker
     from scrapy_ezcaptcha.stores.sharing import Sharing
-    from scrapy_ezcaptcha.target import Target
 
 #: In ``response.flags`` of responses to requests that carried a clearance.
 SOLVED_FLAG = "ezcaptcha"

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
 from scrapy.http import Headers
 
-from scrapy_ezcaptcha.clearance import CLEARANCE_COOKIE
+from scrapy_ezcaptcha.clearances.clearance import CLEARANCE_COOKIE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
     from typing_extensions import Self
 
-    from scrapy_ezcaptcha.clearance import Clearance
+    from scrapy_ezcaptcha.clearances.clearance import Clearance
 
 #: Cookies of Cloudflare's edge; those of the clearance replace the request's. All other
 #: cookies are the site's own: there the request's value wins.

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import LoopingCall
 
-from scrapy_ezcaptcha.clearance import Clearance, lacks_for_clearance, lacks_for_page
+from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, lacks_for_page
+from scrapy_ezcaptcha.clearances.known import BODY, USELESS
 from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, FailedElsewhere, GivenUp
-from scrapy_ezcaptcha.flights import Flights
-from scrapy_ezcaptcha.known import BODY, USELESS
+from scrapy_ezcaptcha.solving.flights import Flights
 from scrapy_ezcaptcha.stores.store import StoreError
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.interfaces import IReactorTime
 
-    from scrapy_ezcaptcha.known import KnownClearances
-    from scrapy_ezcaptcha.solver import Solver
+    from scrapy_ezcaptcha.clearances.known import KnownClearances
+    from scrapy_ezcaptcha.crawl.target import Target
+    from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
+    from scrapy_ezcaptcha.service.wire import Solution
+    from scrapy_ezcaptcha.solving.solver import Solver
     from scrapy_ezcaptcha.stores.sharing import Lease, Sharing
-    from scrapy_ezcaptcha.target import Target
-    from scrapy_ezcaptcha.waiting import WaitingRequests
-    from scrapy_ezcaptcha.wire import Solution
 
 _LOOK_SECONDS = 0.25
 

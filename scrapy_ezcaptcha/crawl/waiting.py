@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from scrapy import Request
 
-    from scrapy_ezcaptcha.engine import Engine
-    from scrapy_ezcaptcha.journal import Journal
+    from scrapy_ezcaptcha.crawl.engine import Engine
+    from scrapy_ezcaptcha.crawl.journal import Journal
 
 
 class WaitingRequests:

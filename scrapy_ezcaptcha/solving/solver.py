@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import DeferredLock, DeferredSemaphore
 
-from scrapy_ezcaptcha.breaker import Breaker
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp, TransportError, UnexpectedResponse
+from scrapy_ezcaptcha.solving.breaker import Breaker
 
 if TYPE_CHECKING:
     import logging
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from scrapy.statscollectors import StatsCollector
 
+    from scrapy_ezcaptcha.clearances.known import Reason
     from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.known import Reason
+    from scrapy_ezcaptcha.service.wire import Solution
     from scrapy_ezcaptcha.stores.sharing import Lease
-    from scrapy_ezcaptcha.target import Target
-    from scrapy_ezcaptcha.wire import Solution
 
 
 class Service(Protocol):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from scrapy.http.cookies import CookieJar
 from tldextract import TLDExtract
 
-from scrapy_ezcaptcha.wire import is_cookie_value
+from scrapy_ezcaptcha.service.wire import is_cookie_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
     from scrapy_ezcaptcha.exit import Exit
-    from scrapy_ezcaptcha.wire import Solution
+    from scrapy_ezcaptcha.service.wire import Solution
 
 #: A zone, and the exit through which it is visited.
 Place: TypeAlias = "tuple[str, Exit]"

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from scrapy_ezcaptcha.crawl.memo import host_and_zone
+from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
 from scrapy_ezcaptcha.errors import ExitError, GivenUp, InvalidOptions, InvalidTask
 from scrapy_ezcaptcha.exit import NO_PROXY_SUPPORT, Exit, check_exit, exit_error
-from scrapy_ezcaptcha.memo import host_and_zone
-from scrapy_ezcaptcha.proxies import ProxyFinder
-from scrapy_ezcaptcha.wire import check_page
+from scrapy_ezcaptcha.service.wire import check_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.settings import BaseSettings
 
-    from scrapy_ezcaptcha.clearance import Place
+    from scrapy_ezcaptcha.clearances.clearance import Place
     from scrapy_ezcaptcha.config import Config
 
 META_KEY = "ezcaptcha"

@@ -18,7 +18,7 @@ from scrapy_ezcaptcha.lru import Lru
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from scrapy_ezcaptcha.clearance import Clearance, Place
+    from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
     from scrapy_ezcaptcha.exit import Exit
 
 _MAX_IDS = 10_000

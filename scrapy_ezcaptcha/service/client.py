@@ -14,8 +14,8 @@ from twisted.internet.task import deferLater
 
 from scrapy_ezcaptcha.errors import ApiError, SolveTimeout, TransportError, UnexpectedResponse
 from scrapy_ezcaptcha.exit import Exit, check_exit, is_loopback
-from scrapy_ezcaptcha.transport import Transport
-from scrapy_ezcaptcha.wire import (
+from scrapy_ezcaptcha.service.transport import Transport
+from scrapy_ezcaptcha.service.wire import (
     CloudFlare5STask,
     create_task_payload,
     parse_balance,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.config import Config
-    from scrapy_ezcaptcha.wire import Solution
+    from scrapy_ezcaptcha.service.wire import Solution
 
 #: How often ``createTask`` is sent while it surely creates nothing.
 CREATE_TRIES = 4

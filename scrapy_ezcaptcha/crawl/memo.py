@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scrapy.utils.httpobj import urlparse_cached
 
-from scrapy_ezcaptcha.clearance import zone_of
+from scrapy_ezcaptcha.clearances.clearance import zone_of
 
 if TYPE_CHECKING:
     from scrapy import Request

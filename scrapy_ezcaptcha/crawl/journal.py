@@ -17,7 +17,7 @@ from uuid import uuid4
 from scrapy.utils.job import job_dir
 from scrapy.utils.request import request_from_dict
 
-from scrapy_ezcaptcha.memo import Memo, take_ticket
+from scrapy_ezcaptcha.crawl.memo import Memo, take_ticket
 from scrapy_ezcaptcha.stores.sqlite import open_private
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What a clearance is, what is known of each, and what it puts on a request."""

@@ -1,0 +1,1 @@
+"""The EzCaptcha service: its JSON, its transport, its client."""

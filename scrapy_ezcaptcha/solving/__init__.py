@@ -1,0 +1,1 @@
+"""Who pays for a challenge, and what happens to the request that met it."""
