@@ -52,6 +52,7 @@ lint: .venv/test .venv/lint  ## style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) -m pyright
 
 wheel: .venv/lint  ## build wheel (twice, to the same bytes) and sdist, install each
 	$(RUN) tests/check_wheel.py

@@ -23,9 +23,10 @@ except ImportError as error:
         "the sandbox needs its extra: pip install 'scrapy-ezcaptcha[sandbox]'"
     ) from error
 
+from scrapy_ezcaptcha.sandbox.edge import Edge, Visit
 from scrapy_ezcaptcha.sandbox.sandbox import Sandbox
 from scrapy_ezcaptcha.sandbox.service import USER_AGENT, Fault, Service, Task
-from scrapy_ezcaptcha.sandbox.sites import DEFAULT_SITES, Edge, Protection, Site, Visit
+from scrapy_ezcaptcha.sandbox.sites import DEFAULT_SITES, Protection, Site
 
 __all__ = [
     "DEFAULT_SITES",

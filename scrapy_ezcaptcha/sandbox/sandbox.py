@@ -12,10 +12,11 @@ from urllib.parse import quote, urlsplit
 
 import trustme
 
+from scrapy_ezcaptcha.sandbox.edge import Edge
 from scrapy_ezcaptcha.sandbox.http import HttpConnection, Reply
 from scrapy_ezcaptcha.sandbox.http2 import ALPN_PROTOCOLS, TlsConnection
 from scrapy_ezcaptcha.sandbox.service import Service, faulty_reply
-from scrapy_ezcaptcha.sandbox.sites import DEFAULT_SITES, Edge
+from scrapy_ezcaptcha.sandbox.sites import DEFAULT_SITES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -18,8 +18,8 @@ from scrapy_ezcaptcha.sandbox.content import page_body
 from scrapy_ezcaptcha.sandbox.http import Reply
 
 if TYPE_CHECKING:
+    from scrapy_ezcaptcha.sandbox.edge import Edge
     from scrapy_ezcaptcha.sandbox.http import Call
-    from scrapy_ezcaptcha.sandbox.sites import Edge
 
 #: The browser that the worker pretends to be.
 USER_AGENT = (

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from support import Crawl, via
 
 from scrapy_ezcaptcha.clearances.clearance import zone_of
-from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
+from scrapy_ezcaptcha.sandbox import Edge, Protection, Sandbox, Site
 from scrapy_ezcaptcha.sandbox.content import cookies_of
-from scrapy_ezcaptcha.sandbox.sites import Edge
 
 SITES = [
     Site("one.example", Protection(), encoding="gzip"),

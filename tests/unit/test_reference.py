@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import scrapy_ezcaptcha
-from scrapy_ezcaptcha import commands, config, errors, signals, target
+from scrapy_ezcaptcha import commands, config, errors, signals
+from scrapy_ezcaptcha.crawl import target
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = "\n".join(
