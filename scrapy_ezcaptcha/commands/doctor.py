@@ -181,7 +181,7 @@ def _scope(config: Config) -> Iterator[Finding]:
 
 def _store(config: Config, *, offline: bool) -> Finding:
     if config.store_file is None and not config.store_url:
-        return Finding(PASS, "store", "memory: each crawl earns its clearances anew")
+        return Finding(PASS, "store", "memory: each crawl buys its own clearances")
     if config.store_file is not None and not config.store_file.exists():
         return Finding(PASS, "store", f"{config.store_file}, not there yet")
     try:
