@@ -68,7 +68,7 @@ def check(data: bytes) -> None:
 
 def check_replay(solution: wire.Solution) -> None:
     clearance = Clearance.from_solution(
-        solution, zone="shop.example", origin="shop.example", exit=EXIT, id="task1", created=1.0
+        solution, ("shop.example", EXIT), "shop.example", "task1", 1.0
     )
     request = Request("http://shop.example/", headers={"X-Mine": "1"})
     before = request.headers.copy()

@@ -49,7 +49,7 @@ KEY_SOURCES = (
 def _boolean(value: Any) -> bool:
     try:
         return BaseSettings({"value": value}).getbool("value")
-    except ValueError:
+    except (TypeError, ValueError):
         raise ValueError("{name} is {value!r}, must be True or False") from None
 
 
@@ -69,7 +69,7 @@ def _whole(least: int) -> Callable[[Any], int]:
 def _seconds(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         number = math.nan
     if not 0 < number < math.inf:
         raise ValueError("{name} is {value!r}, must be a number of seconds above 0")

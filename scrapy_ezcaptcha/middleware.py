@@ -91,7 +91,7 @@ class EzCaptchaMiddleware:
             lease_seconds=config.store_lease,
             on_useless=self._solver.failed,
         )
-        self._journal = Journal.of(crawler)
+        self._journal = Journal.of(crawler, log)
         self._waiting = WaitingRequests(self._engine, config.max_waiting, self._journal)
         parts = (self._solver, self._known, self._sharing, self._waiting, self._engine.is_closing)
         self._broker = Broker(*parts, stats=self._stats, log=log, reactor=reactor)

@@ -13,18 +13,15 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.service.client import EzCaptchaClient
 
-_SUMS = {
-    "challenges": "ezcaptcha/challenges",
-    "tasks": "ezcaptcha/tasks/created",
-    "solved": "ezcaptcha/tasks/ready",
-    "given up": "ezcaptcha/requests/gave_up",
-    "reused": "ezcaptcha/clearances/reused",
-}
+_SUMS = (
+    *(("challenges", "challenges"), ("tasks", "tasks/created"), ("solved", "tasks/ready")),
+    *(("given up", "requests/gave_up"), ("reused", "clearances/reused")),
+)
 
 
 def log_sums(stats: StatsCollector, log: logging.LoggerAdapter[Any]) -> None:
     """Log the sums of a crawl."""
-    sums = ", ".join(f"{words} {stats.get_value(name, 0)}" for words, name in _SUMS.items())
+    sums = ", ".join(f"{words} {stats.get_value(f'ezcaptcha/{name}', 0)}" for words, name in _SUMS)
     seconds = stats.get_value("ezcaptcha/solve_seconds/total", 0.0)
     log.info("EzCaptcha: %s, seconds waited %.1f", sums, seconds)
 

@@ -95,19 +95,13 @@ class Clearance:
 
     @classmethod
     def from_solution(
-        cls,
-        solution: Solution,
-        *,
-        zone: str,
-        origin: str,
-        exit: Exit,
-        id: str,  # noqa: A002  (as the field is called)
-        created: float,
+        cls, solution: Solution, place: Place, origin: str, task_id: str, created: float
     ) -> Clearance:
         """Return the clearance in *solution*, without what must not go out on a request."""
         headers = {name: value for name, value in solution.headers.items() if is_replayed(name)}
         cookies = dict(solution.cookies)
-        return cls(zone, origin, exit, id, headers, cookies, solution.tls_version, created)
+        zone, exit = place
+        return cls(zone, origin, exit, task_id, headers, cookies, solution.tls_version, created)
 
     def renewed(self, request: Request, response: Response) -> Clearance:
         """Return this clearance with the cookies that *response* renewed, if any."""

@@ -107,9 +107,7 @@ class KnownClearances:
 
     def suspects(self, place: Place) -> int:
         """Return how many clearances of *place* some host refuses and none has accepted."""
-        return sum(
-            record.refused != set() and not record.accepted for record in self.records(place)
-        )
+        return sum(bool(one.refused and not one.accepted) for one in self.records(place))
 
     def add(self, clearance: Clearance) -> None:
         """Keep a new clearance."""

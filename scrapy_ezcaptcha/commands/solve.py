@@ -98,7 +98,8 @@ def _exit(settings: BaseSettings, config: Config, options: Namespace) -> Exit:
     if not options.url.startswith(("http://", "https://")):
         raise GivenUp("INVALID_URL", "the URL must begin with http:// or https://")
     targets = Targets(config, settings)
-    asked = Options(proxy=Exit.parse(options.proxy) if options.proxy else None)
+    given = Exit.parse(options.proxy) if options.proxy else None
+    asked = Options(proxy=given, use_body=True)  # nothing is downloaded here
     target = targets.before_sending(Request(options.url), asked)
     targets.check(target)
     return target.place[1]

@@ -61,11 +61,9 @@ class Engine:
 
     @contextmanager
     def outside_concurrency(self, request: Request) -> Iterator[str | None]:
-        """Let *request* wait without holding up requests to other sites.
+        """Raise the total concurrency by one, and count *request* as active in its slot.
 
-        The downloader's total concurrency is raised by one, and *request* counts as active in
-        its download slot. The value is the key of that slot; None if this is not possible, and
-        nothing was changed.
+        The value is the key of that slot; None if this is not possible, and nothing was changed.
         """
         slot = self._slot_of(request)
         if slot is None:

@@ -18,13 +18,9 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
-# Methods of a cache policy that allow a response to be stored or served. Each takes that
-# response first and the request last.
-_ALLOWING = ("should_cache_response", "is_cached_response_fresh", "is_cached_response_valid")
-
 
 def keep_challenges_out(crawler: Crawler, is_in_scope: Callable[[Request], bool]) -> None:
-    """Have the HTTP cache of *crawler*, if it has one, treat challenges as if not there.
+    """Wrap the policy of the HTTP cache of *crawler*, if it has one.
 
     Only requests for which *is_in_scope* is true are concerned.
     """
@@ -37,17 +33,39 @@ def keep_challenges_out(crawler: Crawler, is_in_scope: Callable[[Request], bool]
     if decoder is not None:
         decoder.stats = None
 
-    def guarded(allows: Callable[..., Any]) -> Callable[..., bool]:
-        def allows_no_challenge(*args: Any) -> bool:
-            response, request = args[0], args[-1]
-            if is_in_scope(request) and _is_challenge(request, response, decoder):
-                return False
-            return bool(allows(*args))
+    def is_unwanted(request: Request, response: Response) -> bool:
+        return is_in_scope(request) and _is_challenge(request, response, decoder)
 
-        return allows_no_challenge
+    cache.policy = PolicyWithoutChallenges(cache.policy, is_unwanted)
 
-    for name in _ALLOWING:
-        setattr(cache.policy, name, guarded(getattr(cache.policy, name)))
+
+class PolicyWithoutChallenges:
+    """A cache policy that treats unwanted responses as if they were not there."""
+
+    def __init__(self, policy: Any, is_unwanted: Callable[[Request, Response], bool]) -> None:
+        self._policy = policy
+        self._is_unwanted = is_unwanted
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def should_cache_response(self, response: Response, request: Request) -> bool:
+        """Whether *response* may be stored."""
+        is_unwanted = self._is_unwanted(request, response)
+        return not is_unwanted and self._policy.should_cache_response(response, request)
+
+    def is_cached_response_fresh(self, cachedresponse: Response, request: Request) -> bool:
+        """Whether what is stored may be served without asking the site."""
+        is_unwanted = self._is_unwanted(request, cachedresponse)
+        return not is_unwanted and self._policy.is_cached_response_fresh(cachedresponse, request)
+
+    def is_cached_response_valid(
+        self, cachedresponse: Response, response: Response, request: Request
+    ) -> bool:
+        """Whether what is stored may be served after the site was asked."""
+        if self._is_unwanted(request, cachedresponse):
+            return False
+        return bool(self._policy.is_cached_response_valid(cachedresponse, response, request))
 
 
 def _is_challenge(request: Request, response: Response, decoder: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,11 +45,16 @@ class Journal:
         )
 
     @classmethod
-    def of(cls, crawler: Crawler) -> Journal | None:
-        """Return the journal of *crawler*; None if that keeps nothing on disk."""
-        folder = job_dir(crawler.settings)
-        spider = crawler.spider
-        return cls(Path(folder), spider) if folder and spider is not None else None
+    def of(cls, crawler: Crawler, log: logging.LoggerAdapter[Any]) -> Journal | None:
+        """Return the journal of *crawler*; None if that keeps nothing on disk, or cannot."""
+        folder, spider = job_dir(crawler.settings), crawler.spider
+        if not folder or spider is None:
+            return None
+        try:
+            return cls(Path(folder), spider)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("%s cannot be opened (%s); going on without it", FILE_NAME, error)
+            return None
 
     def add(self, request: Request) -> None:
         """Note that *request* waits; one that cannot be pickled is left out, as Scrapy does."""

@@ -133,7 +133,8 @@ class Targets:
     def check(self, target: Target) -> None:
         """Raise a GivenUp or an ExitError that says why *target* cannot be solved, if so."""
         if not self._is_allowed(target.host):
-            raise GivenUp("DOMAIN_NOTCHECKS", f"EZCAPTCHA_ALLOWED_DOMAINS has no {target.host}")
+            raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {target.host}")
+        check_page(target.url, target.options.rq_data)
         check_exit(target.exit, allow_private=self._config.service_on_loopback)
         if not target.options.use_body and not self.proxies.can_use_proxies(target.request):
             raise exit_error(NO_PROXY_SUPPORT)

@@ -73,11 +73,7 @@ class WaitingRequests:
                     del self._waiting[key]
 
     async def until_room(self, request: Request) -> None:
-        """Wait until the download slot of *request* has room for it.
-
-        Those who waited for one solve are let go at the pace of their slot. At once,
-        they would fill the downloader and keep every other site out.
-        """
+        """Wait until the download slot of *request* has room; all at once would block others."""
         key = self._engine.slot_key(request)
         if key not in self._queues and self._has_room(key):
             return

@@ -12,7 +12,6 @@ from collections import Counter
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError
 from twisted.internet.task import LoopingCall
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, lacks_for_page
@@ -154,7 +153,8 @@ class Broker:
                 raise
             if clearance := self.known.find(target.zone, target.host, place[1]):
                 return clearance
-        return await self._buy(target)
+        found = self.known.find(target.zone, target.host, place[1])  # by a page that was wanted
+        return found or await self._buy(target)
 
     async def _buy_or_find(self, target: Target, lease: Lease) -> Clearance:
         """Return the clearance that others have put into the store, or buy one."""
@@ -193,10 +193,8 @@ class Broker:
         return solution
 
     def _keep(self, solution: Solution, task_id: str, target: Target) -> Clearance:
-        zone, exit = target.place
-        created = time.time()
         clearance = Clearance.from_solution(
-            solution, zone=zone, origin=target.host, exit=exit, id=task_id, created=created
+            solution, target.place, target.host, task_id, time.time()
         )
         self.known.add(clearance)
         return clearance
@@ -237,9 +235,11 @@ class Broker:
         """Carry out *work*; what is not one of our errors is logged and becomes one."""
         try:
             return await work
-        except (EzCaptchaError, CancelledError):
+        except EzCaptchaError:
             raise
         except Exception:
+            if self._is_closed:  # cancelled, and everybody was told
+                raise
             self.log.exception("A solve ended with an unexpected error")
             raise EzCaptchaError("internal error, see the log") from None
         finally:

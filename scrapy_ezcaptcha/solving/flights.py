@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
@@ -38,8 +38,8 @@ class Flights(Generic[T]):
     ) -> T | Exception:
         """Wait for the outcome of the coroutine of *key*; unless it is under way, *start* it.
 
-        Waiters of a higher *priority* are told first; those of the same one in the order in
-        which they came. A waiter that is cancelled leaves the coroutine and the others alone.
+        Waiters of a higher *priority* are told first, others in the order in which they came. A
+        waiter that is cancelled leaves the coroutine and the others alone.
         """
         is_new = key not in self._waiters
         waiters = self._waiters.setdefault(key, {})
@@ -67,8 +67,6 @@ class Flights(Generic[T]):
     async def _run(self, key: Hashable, work: Coroutine[Any, Any, T], waiters: Waiters[T]) -> None:
         try:
             outcome: T | Exception = await work
-        except CancelledError:
-            return  # whoever cancelled it has told all who wait
         except Exception as error:
             outcome = error
         self._end(key, outcome, waiters)
@@ -79,4 +77,5 @@ class Flights(Generic[T]):
         del self._waiters[key]
         self._running.pop(key, None)
         for waiter in sorted(waiters, key=lambda waiter: -waiters[waiter]):
-            waiter.callback(outcome)
+            if not waiter.called:  # nor cancelled by one who was told before
+                waiter.callback(outcome)

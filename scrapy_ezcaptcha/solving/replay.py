@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 #: In ``response.flags`` of responses to requests that carried a clearance.
 SOLVED_FLAG = "ezcaptcha"
 
-# A request that is challenged through no fault of the solves that it waited for may wait for
-# so many times the solves that it may otherwise wait for; then it is given up.
+# A request that is challenged through no fault of its solves may wait for so many times more.
 _NO_FAULT_FACTOR = 5
 
 

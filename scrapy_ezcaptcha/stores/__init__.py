@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from scrapy.utils.misc import load_object
@@ -28,4 +29,8 @@ def open_store(config: Config) -> Store | None:
         return None
     scheme = config.store_url.partition("://")[0] or "sqlite"
     backend = load_object(STORE_BACKENDS[scheme])(where)
-    return Store(backend, config.client_key, is_own=config.store_is_own)
+    store = Store(backend, config.client_key)
+    if config.store_is_own:
+        with suppress(StoreError):  # it is locked; it may answer in a while
+            store.end_leases()
+    return store

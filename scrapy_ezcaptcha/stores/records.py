@@ -95,13 +95,7 @@ def _clearance(clearance_id: str, text: str, place: Place | None) -> Clearance |
         zone, exit = place or (zone_of(whole["zone"]), Exit.parse(whole["exit"]))
         if zone != whole["zone"] or lacks_for_clearance(solution):
             return None
-        return Clearance.from_solution(
-            solution,
-            zone=zone,
-            origin=str(whole["origin"]),
-            exit=exit,
-            id=clearance_id,
-            created=float(whole["created"]),
-        )
+        origin, created = str(whole["origin"]), float(whole["created"])
+        return Clearance.from_solution(solution, (zone, exit), origin, clearance_id, created)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, ExitError):
         return None

@@ -84,6 +84,11 @@ class RedisBackend:
         with self._talking():
             self._server.transaction(decide, key)  # again if the key changed meanwhile
 
+    def leases(self) -> Iterable[str]:
+        with self._talking():
+            keys = self._server.scan_iter(match=f"{_LEASE}*", count=1000)
+            return [key[len(_LEASE) + 1 : -1] for key in keys]
+
     def places(self) -> Iterator[tuple[str, Mapping[str, str]]]:
         with self._talking():
             for key in self._server.scan_iter(match=f"{_FIELDS}*", count=1000):

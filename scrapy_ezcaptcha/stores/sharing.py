@@ -117,13 +117,14 @@ class Sharing:
         """
         followed: int | None = None
         while (view := await self._read(place)) is not None:
-            failure = view.failure
+            _, _, state, now = view
+            failure, holder = state.failure, state.holder(now)
             if failure is not None and failure.token == followed:
                 text, is_terminal = f"in another process: {failure.text}", failure.is_terminal
                 raise FailedElsewhere(failure.code, text, failure.task_id, is_terminal)
-            if view.holder is None or followed not in {None, view.holder}:
+            if holder is None or followed not in {None, holder}:
                 return
-            followed = view.holder
+            followed = holder
             await maybe_deferred_to_future(deferLater(self.reactor, _FOLLOW_SECONDS))
 
     def write_soon(self) -> None:
@@ -133,9 +134,8 @@ class Sharing:
     def note_first_use(self, clearance: Clearance, *, works: bool) -> None:
         """Note whether *clearance*, when it was first used here, got a request through.
 
-        If one proxy URL is another address for each process, the clearances of the others
-        never work here, and all processes would pay in turn. So after some of those this
-        process no longer shares that place.
+        If one proxy URL is another address for each process, the clearances of the others never
+        work here, and all would pay in turn. After some of those this process goes on alone.
         """
         place = clearance.place
         if works:
@@ -180,7 +180,8 @@ class Sharing:
     def _learn(self, place: Place, view: View) -> None:
         knew_place = self._read_at.get(place) is not None
         self._read_at.put(place, self.reactor.seconds())
-        new, useless = self.known.learn(place, view.records, view.rejected)
+        records, rejected, _, _ = view
+        new, useless = self.known.learn(place, records, rejected)
         for clearance_id in new:
             self._foreign.put(clearance_id, True)
             self.stats.inc_value("ezcaptcha/clearances/shared")

@@ -79,6 +79,10 @@ class SqliteBackend:
             if lease is not None:
                 file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", (place, lease))
 
+    def leases(self) -> Iterable[str]:
+        with self._opened() as file:
+            return [name for (name,) in file.execute("SELECT place FROM leads")]
+
     def places(self) -> Iterator[tuple[str, Mapping[str, str]]]:
         places: dict[str, dict[str, str]] = {}
         with self._opened() as file:

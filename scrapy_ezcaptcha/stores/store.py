@@ -6,7 +6,7 @@ rejected clearances, and the state of the lease. See ``stores/sqlite.py`` for an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -62,6 +62,10 @@ class Backend(Protocol):
         """
         ...
 
+    def leases(self) -> Iterable[str]:
+        """Return the name of each place that has a lease."""
+        ...
+
     def places(self) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Return the name and the fields of each place."""
         ...
@@ -75,29 +79,21 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class View:
-    """What a store knows of a place."""
-
-    records: list[Record]  # the oldest first
-    rejected: Mapping[str, bool]  # by clearance id; True: no host had ever accepted it
-    holder: int | None  # the token of the lease that is held just now
-    failure: SolveFailure | None  # of the last solve
+#: What a store knows of a place: clearances, the oldest first; ids of rejected ones, True where
+#: no host had ever accepted them; the state of the lease; and the time by the store's clock.
+View: TypeAlias = "tuple[list[Record], Mapping[str, bool], LeaseState, float]"
 
 
 class Store:
     """Keeps clearances and leases by place. Calls may block; all may raise StoreError.
 
     The exit's credentials are not kept: a place is named by a digest of them that only the
-    owner of *client_key* can compute. *is_own* says that one process at a time uses the store,
-    so every lease that this process did not acquire belongs to a dead one.
+    owner of *client_key* can compute.
     """
 
-    def __init__(self, backend: Backend, client_key: str, *, is_own: bool = False) -> None:
+    def __init__(self, backend: Backend, client_key: str) -> None:
         self._backend = backend
         self._key = sha256(client_key.encode()).digest()
-        self._is_own = is_own
-        self._acquired: set[str] = set()
 
     def __str__(self) -> str:
         return str(self._backend)
@@ -109,11 +105,9 @@ class Store:
 
     def get(self, place: Place) -> View:
         """Return what is known of *place*, and whether some process solves for it just now."""
-        name = self.name_of(place)
-        fields, rejected, lease, now = self._backend.read(name)
-        state = self._state(name, lease)
+        fields, rejected, lease, now = self._backend.read(self.name_of(place))
         records = records_in(fields, rejected, place)
-        return View(records, rejected, state.holder(now), state.failure)
+        return records, rejected, LeaseState.from_json(lease), now
 
     def put(self, record: Record) -> None:
         """Keep a clearance, or what is new about it; a rejected one stays rejected."""
@@ -130,11 +124,7 @@ class Store:
 
     def acquire(self, place: Place, seconds: float) -> LeaseState | None:
         """Acquire the lease on *place* for *seconds*; None while another process holds it."""
-        name = self.name_of(place)
-        state = self._update(name, lambda state, now: state.acquired(now, seconds))
-        if state is not None:
-            self._acquired.add(name)
-        return state
+        return self._update(self.name_of(place), lambda state, now: state.acquired(now, seconds))
 
     def extend(
         self,
@@ -164,9 +154,13 @@ class Store:
         keep_task: bool = False,
     ) -> None:
         """Release lease *token*; with *keep_task* the next holder continues its task."""
-        self._update(
-            self.name_of(place), lambda state, _: state.released(token, failure, keep_task)
-        )
+        name = self.name_of(place)
+        self._update(name, lambda state, _: state.released(token, failure, keep_task))
+
+    def end_leases(self) -> None:
+        """End all leases: no other process uses the store, so their holders are dead."""
+        for name in self._backend.leases():
+            self._update(name, lambda state, _: replace(state, until=0.0))
 
     def everything(self) -> Iterator[tuple[str, Record]]:
         """Return all clearances, each with the name of its place; exits have no credentials."""
@@ -181,12 +175,6 @@ class Store:
         """Close files and connections."""
         self._backend.close()
 
-    def _state(self, name: str, text: str | None) -> LeaseState:
-        state = LeaseState.from_json(text)
-        if self._is_own and name not in self._acquired:
-            return replace(state, until=0.0)
-        return state
-
     def _update(
         self, name: str, change: Callable[[LeaseState, float], LeaseState | None]
     ) -> LeaseState | None:
@@ -195,7 +183,7 @@ class Store:
 
         def change_text(text: str | None, now: float) -> str | None:
             nonlocal changed
-            changed = change(self._state(name, text), now)
+            changed = change(LeaseState.from_json(text), now)
             return None if changed is None else changed.to_json()
 
         self._backend.update_lease(name, change_text)

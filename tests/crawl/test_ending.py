@@ -179,3 +179,15 @@ def test_after_ctrl_c_while_those_who_waited_are_let_go_each_page_comes_once(tmp
         process, second = start_crawl(tmp_path, sandbox, 2, 200, **settings)
         process.wait(timeout=60)
     assert_each_page_once(tmp_path, [first, second], 200)
+
+
+def test_a_journal_that_is_broken_stops_nobody(crawl, tmp_path):
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "ezcaptcha-waiting.sqlite").write_text("no journal " * 1000)
+    with Sandbox([Site("shop.example", Protection())], latency=0.1) as sandbox:
+        requests = [{"url": "http://shop.example/item/1", "meta": via(sandbox)}]
+        result = crawl(sandbox, requests, settings={"JOBDIR": str(job)})
+    assert [page["status"] for page in result.pages] == [200]
+    assert result.log.count("ezcaptcha-waiting.sqlite cannot be opened") == 1
+    assert "Traceback" not in result.log

@@ -324,3 +324,12 @@ def test_the_key_may_come_from_the_environment(crawl, sandbox, variable):
     env = {variable: sandbox.key}
     result = crawl(sandbox, protected_and_open(sandbox), settings=settings, env=env)
     assert [page["status"] for page in result.pages] == [200, 200]
+
+
+def test_a_domain_that_is_not_allowed_is_given_up_with_its_code(crawl, sandbox):
+    settings = {"EZCAPTCHA_ALLOWED_DOMAINS": ["other.example"]}
+    result = crawl(sandbox, protected_and_open(sandbox), settings=settings)
+    assert_unsolved(result, "EZCAPTCHA_ALLOWED_DOMAINS has no shop.example")
+    assert sandbox.service.calls == {}
+    failed = [signal for signal in result.signals if signal[0] == "failed"]
+    assert [signal[3].partition(":")[0] for signal in failed] == ["DOMAIN_NOT_ALLOWED"]

@@ -65,7 +65,7 @@ class MemoryBackend:
         self.clock = clock
         self.fields = {}
         self.rejected = {}
-        self.leases = {}
+        self.leases_by_place = {}
         self.is_down = False
 
     def __str__(self):
@@ -75,7 +75,7 @@ class MemoryBackend:
         self.check()
         fields = dict(self.fields.get(place, {}))
         rejected = dict(self.rejected.get(place, {}))
-        return fields, rejected, self.leases.get(place), self.clock()
+        return fields, rejected, self.leases_by_place.get(place), self.clock()
 
     def write(self, place, fields):
         self.check()
@@ -89,9 +89,13 @@ class MemoryBackend:
 
     def update_lease(self, place, change):
         self.check()
-        lease = change(self.leases.get(place), self.clock())
+        lease = change(self.leases_by_place.get(place), self.clock())
         if lease is not None:
-            self.leases[place] = lease
+            self.leases_by_place[place] = lease
+
+    def leases(self):
+        self.check()
+        return list(self.leases_by_place)
 
     def places(self):
         self.check()

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from scrapy import Request
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
 from scrapy_ezcaptcha import ApiError, Solution, SolveTimeout, TransportError
@@ -326,6 +326,15 @@ def test_a_bug_of_ours_ends_as_an_error_of_the_request(caplog):
     assert str(world.ended[0]) == "internal error, see the log"
     assert "A solve ended with an unexpected error" in caplog.text
     assert waiting.called
+
+
+def test_a_call_that_is_cancelled_by_itself_ends_the_wait():
+    world = World()
+    world.ask("shop.example")
+    world.failed(CancelledError())
+    assert str(world.ended[0]) == "internal error, see the log"
+    world.ask("shop.example")
+    assert world.service.created == 2
 
 
 def test_a_page_of_its_own_is_solved_for_each_and_its_clearance_kept():

@@ -19,9 +19,7 @@ def clearance(headers=None, cookies=None):
     solution = Solution(
         {"user-agent": "UA/1", **(headers or {})}, {"cf_clearance": "secret", **(cookies or {})}
     )
-    return Clearance.from_solution(
-        solution, zone="shop.example", origin="shop.example", exit=EXIT, id="task1", created=1.0
-    )
+    return Clearance.from_solution(solution, ("shop.example", EXIT), "shop.example", "task1", 1.0)
 
 
 def headers_for(encodings=("gzip", "br"), **defaults):

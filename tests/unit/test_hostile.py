@@ -57,9 +57,7 @@ def clearance_of(solution: dict) -> Clearance | None:
     except EzCaptchaError:
         return None
     assert parsed is not None
-    return Clearance.from_solution(
-        parsed, zone="shop.example", origin="www.shop.example", exit=EXIT, id="task1", created=1.0
-    )
+    return Clearance.from_solution(parsed, ("shop.example", EXIT), "www.shop.example", "task1", 1.0)
 
 
 @given(solutions, st.dictionaries(st.sampled_from(["Cookie", "X-Mine"]), st.just("a=b; c=d")))

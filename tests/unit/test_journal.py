@@ -83,7 +83,7 @@ def test_a_clean_end_leaves_nothing(tmp_path):
 
 def test_without_jobdir_there_is_none(tmp_path):
     crawler = get_crawler()
-    assert Journal.of(crawler) is None
+    assert Journal.of(crawler, LOG) is None
 
 
 def test_a_job_with_files_that_a_kill_left_empty_opens_again(tmp_path):

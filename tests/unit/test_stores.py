@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -41,7 +42,17 @@ LEASE = 10.0
 
 
 def file_store(path, *, is_own=False, **options):
-    return Store(SqliteBackend(path, **options), KEY, is_own=is_own)
+    store = Store(SqliteBackend(path, **options), KEY)
+    if is_own:
+        store.end_leases()
+    return store
+
+
+def view(store, place=PLACE):
+    """What *store* knows of *place*, by names."""
+    records, rejected, state, now = store.get(place)
+    named = {"records": records, "rejected": rejected, "failure": state.failure}
+    return SimpleNamespace(**named, holder=state.holder(now))
 
 
 def server_store(url):
@@ -111,14 +122,14 @@ def pair(request, tmp_path):
 
 
 def ids(store, place=PLACE):
-    return [record.clearance.id for record in store.get(place).records]
+    return [record.clearance.id for record in view(store, place).records]
 
 
 class TestClearances:
     def test_what_one_puts_the_other_gets_whole(self, pair):
         one, other, _ = pair
         one.put(Record(clearance(1, __cf_bm="bm"), accepted={"www.shop.example"}))
-        (record,) = other.get(PLACE).records
+        (record,) = view(other, PLACE).records
         assert record.clearance == clearance(1, __cf_bm="bm")
         assert (record.accepted, record.refused) == ({"www.shop.example"}, set())
 
@@ -138,7 +149,7 @@ class TestClearances:
         one, other, _ = pair
         one.put(Record(clearance(1), accepted={"a.shop.example"}))
         other.put(Record(clearance(1), accepted={"b.shop.example"}, refused={"c.shop.example"}))
-        (record,) = one.get(PLACE).records
+        (record,) = view(one, PLACE).records
         assert record.accepted == {"a.shop.example", "b.shop.example"}
         assert record.refused == {"c.shop.example"}
 
@@ -146,7 +157,7 @@ class TestClearances:
         one, other, _ = pair
         one.put(Record(clearance(1)))
         one.put(Record(clearance(1, cf_clearance="newer")))
-        assert other.get(PLACE).records[0].clearance.cookies["cf_clearance"] == "newer"
+        assert view(other, PLACE).records[0].clearance.cookies["cf_clearance"] == "newer"
 
     def test_what_one_rejects_is_gone_for_all_and_does_not_come_back(self, pair):
         one, other, _ = pair
@@ -162,7 +173,7 @@ class TestClearances:
         for number, unused in ((1, True), (2, False)):
             one.put(Record(clearance(number)))
             one.reject(PLACE, f"task{number}", unused=unused)
-        assert other.get(PLACE).rejected == {"task1": True, "task2": False}
+        assert view(other, PLACE).rejected == {"task1": True, "task2": False}
 
     def test_it_answers(self, pair):
         assert pair[0].check() is None  # it raises otherwise
@@ -173,10 +184,10 @@ class TestLeases:
         one, other, _ = pair
         lease = one.acquire(PLACE, LEASE)
         assert other.acquire(PLACE, LEASE) is None
-        assert other.get(PLACE).holder == lease.token
+        assert view(other, PLACE).holder == lease.token
         assert other.acquire((ZONE, OTHER_EXIT), LEASE) is not None
         one.release(PLACE, lease.token)
-        assert other.get(PLACE).holder is None
+        assert view(other, PLACE).holder is None
         assert other.acquire(PLACE, LEASE).token > lease.token
 
     def test_a_holder_that_is_silent_is_replaced_and_does_no_harm_later(self, pair):
@@ -187,8 +198,8 @@ class TestLeases:
         assert lease.token > late.token
         assert not one.extend(PLACE, late.token, LEASE, "task-late")
         one.release(PLACE, late.token, SolveFailure(late.token, "CODE", "late"))
-        view = one.get(PLACE)
-        assert (view.holder, view.failure) == (lease.token, None)
+        seen = view(one)
+        assert (seen.holder, seen.failure) == (lease.token, None)
         assert other.extend(PLACE, lease.token, LEASE, "task2")
 
     def test_a_holder_that_was_late_and_not_replaced_goes_on(self, pair):
@@ -226,9 +237,9 @@ class TestLeases:
         lease = one.acquire(PLACE, LEASE)
         failure = SolveFailure(lease.token, "SOLVE_TIMEOUT", "no result", "task1")
         one.release(PLACE, lease.token, failure)
-        assert other.get(PLACE).failure == failure
+        assert view(other, PLACE).failure == failure
         one.release(PLACE, one.acquire(PLACE, LEASE).token)
-        assert other.get(PLACE).failure is None
+        assert view(other, PLACE).failure is None
 
     def test_of_many_at_once_one_gets_it(self, pair):
         one, other, _ = pair
@@ -400,16 +411,16 @@ class TestFile:
         with sqlite3.connect(tmp_path / "c.sqlite") as file:
             assert file.execute("SELECT count(*) FROM fields").fetchone() == (2,)
         now.seconds += REJECTED_SECONDS - 1
-        assert store.get(PLACE).rejected == {"task1": False}
+        assert view(store, PLACE).rejected == {"task1": False}
         now.seconds += 2
-        assert store.get(PLACE).rejected == {}
+        assert view(store, PLACE).rejected == {}
         assert ids(store) == ["task2"]
 
     def test_the_next_run_of_a_job_waits_for_no_lease(self, tmp_path):
         killed = file_store(tmp_path / "c.sqlite", is_own=True)
         killed.extend(PLACE, killed.acquire(PLACE, LEASE).token, LEASE, "task7")
         resumed = file_store(tmp_path / "c.sqlite", is_own=True)
-        assert resumed.get(PLACE).holder is None
+        assert view(resumed, PLACE).holder is None
         assert resumed.acquire(PLACE, LEASE).task_id == "task7"
         assert resumed.acquire(PLACE, LEASE) is None
 
@@ -627,7 +638,7 @@ class TestSharing:
         warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
         assert len(warnings) == 1
         assert "The store memory does not answer (it is down)" in warnings[0]
-        assert Store(backend, KEY).get((ZONE, OTHER_EXIT)).rejected == {"task9": True}
+        assert view(Store(backend, KEY), (ZONE, OTHER_EXIT)).rejected == {"task9": True}
 
     def test_a_store_that_forgot_everything_is_told_again(self, two, run):
         ours, theirs, backend, _ = two
