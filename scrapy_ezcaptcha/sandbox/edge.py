@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections import Counter
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from scrapy_ezcaptcha.sandbox.http import Call
-    from scrapy_ezcaptcha.sandbox.sites import Site
+    from scrapy_ezcaptcha.sandbox.sites import Protection, Site
 
 
 @dataclass(frozen=True)
 class Visit:
     """One request that reached a site, for tests to look at. *verdict* is ``page``,
-    ``challenge`` (no clearance) or ``rejected`` (one that does not hold)."""
+    ``challenge`` (no clearance), ``rejected`` (one that does not hold) or ``stray`` (challenged
+    although it holds)."""
 
     host: str
     method: str
@@ -84,8 +86,8 @@ class Edge:
         if site is None:
             return Reply(502, (("Content-Type", "text/plain"),), b"no such host in the sandbox")
         self._count_at_once(host, site.latency)
-        verdict, renewed = self._judge(site, host, call, exit)
         path = urlsplit(url).path or "/"
+        verdict, renewed = self._judge(site, host, path, call, exit)
         self.visits.append(
             Visit(
                 host,
@@ -115,38 +117,47 @@ class Edge:
         self.most_at_once[host] = max(self.most_at_once[host], len(busy))
 
     def _judge(
-        self,
-        site: Site,
-        host: str,
-        call: Call,
-        exit: str,
+        self, site: Site, host: str, path: str, call: Call, exit: str
     ) -> tuple[str, str | None]:
         """Return the verdict on a request, and a cookie that replaces the one it brought."""
         protection = site.protection
-        if protection is None:
+        if protection is None or not path.startswith(protection.paths or ""):
             return "page", None
         value = cookies_of(call).get("cf_clearance")
         if value is None:
             return "challenge", None
         clearance = self._clearances.get(value)
-        holds = (
-            clearance is not None
-            and protection.accepts
-            and clearance.place == (host if protection.per_host else site.zone)
-            and clearance.exit == exit
-            and clearance.user_agent == call.header("user-agent")
-            and (protection.max_uses is None or clearance.uses < protection.max_uses)
-            and (
-                protection.max_age is None or self._clock() - clearance.issued <= protection.max_age
-            )
-        )
-        if clearance is None or not holds:
+        if clearance is None or not self._holds(clearance, protection, site, host, call, exit):
             return "rejected", None
+        if path.startswith(protection.always or "\0"):
+            return "rejected", None
+        if random.random() < protection.strays:  # noqa: S311  (no secret)
+            return "stray", None
         clearance.uses += 1
         if protection.renew_every and clearance.uses % protection.renew_every == 0:
             del self._clearances[value]
             return "page", self._mint(clearance)
         return "page", None
+
+    def _holds(  # noqa: PLR0917  (what a clearance is bound to)
+        self,
+        clearance: _Clearance,
+        protection: Protection,
+        site: Site,
+        host: str,
+        call: Call,
+        exit: str,
+    ) -> bool:
+        age = self._clock() - clearance.issued
+        return (
+            protection.accepts
+            and not protection.binds_tls
+            and clearance.place == (host if protection.per_host else site.zone)
+            and clearance.exit == exit
+            and clearance.user_agent == call.header("user-agent")
+            and (protection.max_uses is None or clearance.uses < protection.max_uses)
+            and (protection.max_age is None or age <= protection.max_age)
+        )
 
     def _mint(self, clearance: _Clearance) -> str:
         value = (

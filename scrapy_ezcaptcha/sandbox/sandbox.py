@@ -171,8 +171,7 @@ class Sandbox:
             "balance": service.balance,
             "pages": sum(counts.get("page", 0) for counts in verdicts.values()),
             "challenges": sum(
-                counts.get("challenge", 0) + counts.get("rejected", 0)
-                for counts in verdicts.values()
+                sum(counts.values()) - counts.get("page", 0) for counts in verdicts.values()
             ),
             "hosts": verdicts,
             "refused_by_proxy": self.refused_by_proxy,

@@ -18,6 +18,12 @@ class Protection:
         accepts: False for a zone that challenges again whatever comes.
         per_host: whether each host of the zone wants a clearance of its own.
         renew_every: after so many uses, send a newer cookie by ``Set-Cookie``.
+        strays: the chance, from 0 to 1, that a request is challenged although its clearance is
+            good.
+        always: beginnings of paths that are challenged whatever comes.
+        paths: beginnings of paths that are protected; all others are open. None protects all.
+        binds_tls: whether a clearance is bound to the TLS hello of the worker's browser, so that
+            it is refused to every client of this machine.
     """
 
     status: int = 403
@@ -28,6 +34,10 @@ class Protection:
     accepts: bool = True
     per_host: bool = False
     renew_every: int | None = None
+    strays: float = 0.0
+    always: tuple[str, ...] = ()
+    paths: tuple[str, ...] | None = None
+    binds_tls: bool = False
 
 
 @dataclass(frozen=True)
