@@ -86,7 +86,17 @@ def challenge_sign(response: Response) -> str | None:
 
 def is_suspect(response: Response) -> bool:
     """Whether the page itself must be looked at to tell if *response* is a challenge."""
-    return response.status in _STATUSES and _through_cloudflare(response)
+    return response.status in _STATUSES and through_cloudflare(response)
+
+
+def is_of_site(response: Response) -> bool:
+    """Whether *response* comes from the site itself, past every challenge.
+
+    Not: a challenge, a status that may be one, or an error of a proxy or gateway on the way.
+    """
+    if response.status in _STATUSES or b"Cf-Mitigated" in response.headers:
+        return False
+    return through_cloudflare(response) or response.status < 400
 
 
 def page_sign(body: bytes) -> str | None:
@@ -116,7 +126,8 @@ def page_sign(body: bytes) -> str | None:
     return None
 
 
-def _through_cloudflare(response: Response) -> bool:
+def through_cloudflare(response: Response) -> bool:
+    """Whether *response* came through Cloudflare, by its ``CF-RAY`` or ``Server`` header."""
     if b"Cf-Ray" in response.headers:
         return True
     server = response.headers.get(b"Server")

@@ -26,8 +26,8 @@ PREFIX = "EZCAPTCHA_"
 KEY = "EZCAPTCHA_CLIENT_KEY"
 KEY_FILE = "EZCAPTCHA_CLIENT_KEY_FILE"
 STORE = "EZCAPTCHA_STORE"
-#: As the vendor's SDK names it; in the environment only.
-SDK_KEY = "EZCAPTCHA_API_KEY"
+#: As the vendor's SDKs name it, the newest first; in the environment only.
+SDK_KEYS = ("EZCAPSOLVER_API_KEY", "EZCAPTCHA_API_KEY")
 
 #: The store of a crawl with JOBDIR, in that folder.
 STORE_FILE = "ezcaptcha-clearances.sqlite"
@@ -42,7 +42,8 @@ STORE_BACKENDS = {
 
 #: Where a key is looked for, in words.
 KEY_SOURCES = (
-    f"{KEY} or {KEY_FILE} in the settings or the environment, or {SDK_KEY} in the environment"
+    f"{KEY} or {KEY_FILE} in the settings or the environment, or {' or '.join(SDK_KEYS)} in the"
+    " environment"
 )
 
 
@@ -74,6 +75,16 @@ def _seconds(value: Any) -> float:
     if not 0 < number < math.inf:
         raise ValueError("{name} is {value!r}, must be a number of seconds above 0")
     return number
+
+
+def _choice(*allowed: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in allowed:
+            words = ", ".join(f'"{one}"' for one in allowed)
+            raise ValueError(f"{{name}} is {{value!r}}, must be one of {words}")
+        return str(value)
+
+    return parse
 
 
 def _domains(value: Any) -> tuple[str, ...]:
@@ -128,7 +139,7 @@ class Config:
     allowed_domains: Annotated[tuple[str, ...], _domains] = ()
     proxy: Annotated[Exit | None, _proxy] = None
     poll_interval: Annotated[float, _seconds] = 3.0
-    solve_timeout: Annotated[float, _seconds] = 120.0
+    solve_timeout: Annotated[float, _seconds] = 150.0
     http_timeout: Annotated[float, _seconds] = 30.0
     max_attempts: Annotated[int, _whole(1)] = 2
     max_tasks: Annotated[int, _whole(0)] = 0
@@ -138,6 +149,7 @@ class Config:
     store_url: str = field(default="", repr=False)
     store_is_own: bool = False  # of this crawl alone, in its JOBDIR
     store_lease: Annotated[float, _seconds] = 15.0
+    use_body: Annotated[str, _choice("fallback", "never", "always")] = "fallback"
     breaker_failures: Annotated[int, _whole(1)] = 3
     breaker_seconds: Annotated[float, _seconds] = 300.0
     close_spider_on_limit: Annotated[bool, _boolean] = False
@@ -216,7 +228,7 @@ def _unknown(settings: BaseSettings) -> Iterable[str]:
     for name in sorted(settings):
         if name.startswith(PREFIX) and name not in known:
             nearest = get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
-            nearest = KEY if name == SDK_KEY else nearest  # that is near to another by its letters
+            nearest = KEY if name in SDK_KEYS else nearest  # that is near to another by its letters
             yield f"there is no setting {name}; did you mean {nearest}?"
 
 
@@ -226,7 +238,8 @@ def _client_key(settings: BaseSettings, environ: Mapping[str, str]) -> str:
             return _checked_key(value, KEY)
         if path := source.get(KEY_FILE):
             return _checked_key(_content_of(path), KEY_FILE)
-    return _checked_key(environ.get(SDK_KEY, ""), SDK_KEY)
+    name = next((name for name in SDK_KEYS if environ.get(name)), SDK_KEYS[0])
+    return _checked_key(environ.get(name, ""), name)
 
 
 def _content_of(path: Any) -> str:

@@ -5,6 +5,7 @@ No exception carries a secret: the service's words are redacted before they get 
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
@@ -100,8 +101,8 @@ class InvalidOptions(EzCaptchaError, IgnoreRequest):
 class GivenUp(EzCaptchaError):
     """A solve that was not even asked for; the text says why.
 
-    ``code`` is one of ``MAX_ATTEMPTS``, ``MAX_TASKS``, ``ZONE_GIVEN_UP``, ``STOPPED``,
-    ``DOMAIN_NOT_ALLOWED``.
+    ``code`` is one of ``MAX_ATTEMPTS``, ``MAX_TASKS``, ``ZONE_GIVEN_UP``,
+    ``PATH_GIVEN_UP``, ``STOPPED``, ``DOMAIN_NOT_ALLOWED``.
     """
 
     _is_terminal = True  # asking again now changes nothing
@@ -175,10 +176,17 @@ class UnexpectedResponse(EzCaptchaError):
     code = "UNEXPECTED_RESPONSE"
 
     def __init__(
-        self, message: str, *, status: int | None = None, task_id: str | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        task_id: str | None = None,
+        is_ready: bool = False,
     ) -> None:
         self.status = status
         self.task_id = task_id
+        self.is_ready = is_ready  # the task has ended, without a solution
+        self.page: str | None = None  # of a solution that has no clearance
         super().__init__(message)
 
 
@@ -191,6 +199,7 @@ class ApiError(EzCaptchaError):
         status: HTTP status of the answer (200, 400, 429 and 500 are all seen).
         task_id: the task that was asked for, if any.
         request_id: the service's id of the call, for its support.
+        is_over: whether the task has failed, so that asking again tells nothing new.
     """
 
     def __init__(
@@ -201,7 +210,9 @@ class ApiError(EzCaptchaError):
         status: int | None = None,
         task_id: str | None = None,
         request_id: str | None = None,
+        is_over: bool = False,
     ) -> None:
+        self.is_over = is_over
         self.code = code
         self.description = description
         self.status = status
@@ -210,7 +221,8 @@ class ApiError(EzCaptchaError):
         super().__init__(code, description)
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.description}" if self.description else self.code
+        text = f"{self.code}: {self.description}" if self.description else self.code
+        return f"{text} (request {self.request_id})" if self.is_over and self.request_id else text
 
     def is_credentials(self) -> bool:
         """Whether every further call with this key would fail too."""
@@ -232,11 +244,13 @@ class ApiError(EzCaptchaError):
 def redact(text: str, secrets: Iterable[str]) -> str:
     """Return *text* as one line of at most 300 characters without any of *secrets*.
 
-    Each secret is also looked for URL-quoted, unquoted and in base64, the forms
-    in which a server echoes what it was sent.
+    Each secret is also looked for URL-quoted (in either case), unquoted and in base64, the forms
+    in which a server echoes what it was sent. A secret of one or two characters is hidden only
+    where it stands alone.
     """
     for secret in sorted(_forms(secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
+        form = re.sub("%[0-9A-Fa-f]{2}", lambda m: f"(?i:{m[0]})", re.escape(secret))
+        text = re.sub(form if len(secret) > 2 else rf"(?<!\w){form}(?!\w)", "***", text)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_CHARS else line[: _MAX_CHARS - 1] + "…"
 
@@ -244,7 +258,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 def _forms(secrets: Iterable[str]) -> set[str]:
     forms: set[str] = set()
     for secret in secrets:
-        plain = unquote(secret)
-        forms |= {secret, plain, quote(plain), quote(plain, safe="")}
-        forms.add(b64encode(plain.encode()).decode())
+        for plain in (secret, unquote(secret)):
+            forms |= {plain, quote(plain), quote(plain, safe="")}
+            forms.add(b64encode(plain.encode()).decode())
     return forms - {""}

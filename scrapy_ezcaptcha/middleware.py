@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from scrapy import Request, signals
 from scrapy.exceptions import NotConfigured
 
-from scrapy_ezcaptcha.challenge import challenge_sign
+from scrapy_ezcaptcha.challenge import challenge_sign, is_of_site
 from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
 from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.crawl.engine import Engine
 from scrapy_ezcaptcha.crawl.httpcache import keep_challenges_out
 from scrapy_ezcaptcha.crawl.journal import Journal, remove_empty_files
-from scrapy_ezcaptcha.crawl.memo import Memo, host_and_zone, restore_filtering, take_off
+from scrapy_ezcaptcha.crawl.memo import Memo, location_of, restore_filtering, take_off
 from scrapy_ezcaptcha.crawl.order import order_problems
 from scrapy_ezcaptcha.crawl.target import META_KEY, Targets
 from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
@@ -31,6 +31,7 @@ from scrapy_ezcaptcha.report import balance, log_sums
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved
 from scrapy_ezcaptcha.solving.broker import Broker
+from scrapy_ezcaptcha.solving.pages import BoughtPages
 from scrapy_ezcaptcha.solving.replay import SOLVED_FLAG, Replayer, replay_of
 from scrapy_ezcaptcha.solving.solver import Solver
 from scrapy_ezcaptcha.stores import StoreError, open_store
@@ -47,20 +48,16 @@ if TYPE_CHECKING:
 UNSOLVED_FLAG = "ezcaptcha-unsolved"
 ERROR_META = "ezcaptcha_error"
 
-# Answers that say nothing about the clearance that the request carried.
-_UNDECIDED = frozenset({403, 429, 503})
-
 _MAX_SAID = 1000
 
 
 class EzCaptchaMiddleware:
     """Downloader middleware for order 585.
 
-    A challenged request in scope waits for a solve and is then sent again with the
-    clearance. Later requests to the same zone through the same exit carry the clearance
-    from the start. A challenge that cannot be solved goes on to the spider as it came, with
-    ``"ezcaptcha-unsolved"`` in ``response.flags`` and the reason in
-    ``response.meta["ezcaptcha_error"]``.
+    A challenged request in scope waits for a solve and is then sent again with the clearance.
+    Later requests to the same zone through the same exit carry it from the start. A challenge
+    that cannot be solved goes on to the spider as it came, with ``"ezcaptcha-unsolved"`` in
+    ``response.flags`` and the reason in ``response.meta["ezcaptcha_error"]``.
     """
 
     def __init__(self, crawler: Crawler, config: Config, store: Store | None = None) -> None:
@@ -93,9 +90,12 @@ class EzCaptchaMiddleware:
         )
         self._journal = Journal.of(crawler, log)
         self._waiting = WaitingRequests(self._engine, config.max_waiting, self._journal)
-        parts = (self._solver, self._known, self._sharing, self._waiting, self._engine.is_closing)
-        self._broker = Broker(*parts, stats=self._stats, log=log, reactor=reactor)
-        self._replayer = Replayer(self._broker, self._known, self._sharing, config)
+        self._pages = BoughtPages(log)
+        parts = (self._solver, self._known, self._sharing, self._waiting, self._pages)
+        self._broker = Broker(
+            *parts, self._engine.is_closing, stats=self._stats, log=log, reactor=reactor
+        )
+        self._replayer = Replayer(self._broker, self._known, self._sharing, self._pages, config)
         self._balance: float | None = None  # at the start, if it is to be logged
         self._said: Lru[str, bool] = Lru(_MAX_SAID)
         self._follows_requests = False
@@ -147,7 +147,7 @@ class EzCaptchaMiddleware:
             raise
         if options is None:
             return None
-        zone = host_and_zone(request)[1]
+        zone = location_of(request).zone
         if not (self._sharing.is_on or self._known.has_zone(zone) or self._broker.is_solving(zone)):
             return None
         try:
@@ -163,13 +163,14 @@ class EzCaptchaMiddleware:
             return self._replayer.put_back(request)
         if target.other_exit is None or not self._targets.proxies.can_use_proxies(request):
             return None
-        if self._known.find(target.zone, target.host, target.other_exit):
+        if self._known.find(target.location, target.other_exit):
             request.meta["proxy"] = target.other_exit.url
         return None
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Pass pages on; have challenges in scope solved and send their requests again."""
-        carried = self._headers.carried_by(request) if self._follows_requests else None
+        carried, _ = self._headers.carried_by(request) or (None, 0)
+        self._headers.forget(request)
         sign = challenge_sign(response)
         if sign is None:
             return self._passed(request, response, carried)
@@ -177,6 +178,7 @@ class EzCaptchaMiddleware:
         if options is None:
             return response
         self._follow_requests()
+        self._known.note_challenge(location_of(request))
         self._stats.inc_value("ezcaptcha/challenges")
         self._log.debug("%s is a challenge, by its %s", response, sign)
         await self._send(challenge_detected, request, response, sign=sign)
@@ -185,9 +187,6 @@ class EzCaptchaMiddleware:
             again.meta["dont_cache"] = True
             return again
         try:
-            if carried is not None:
-                await self._sharing.refresh(carried.place, is_urgent=True)  # did it serve others?
-                self._broker.rejected(host_and_zone(request)[0], carried)
             target = self._targets.after_sending(request, options)
             self._targets.check(target)
             answer = await self._replayer.answer(target, carried)
@@ -207,18 +206,32 @@ class EzCaptchaMiddleware:
         restore_filtering(request)
         if self._journal is not None:
             self._journal.remove(request)
-        host, zone = host_and_zone(request)
-        if not self._known.has_zone(zone) or self._targets.options(request) is None:
+        location = location_of(request)
+        if not self._known.has_zone(location.zone) or self._targets.options(request) is None:
             return
         try:
             exit = self._targets.proxies.after_sending(request)
         except ExitError:
             return  # said when it meets a challenge
-        clearance = self._known.find(zone, host, exit) if exit else None
+        clearance = self._known.find(location, exit) if exit else None
         if clearance is not None:
-            self._headers.put_on(request, clearance)
+            self._headers.put_on(request, clearance, self._known.next_number())
             if self._replayer.memo_on(request).clearance != clearance.id:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
+
+    def response_downloaded(self, request: Request, response: Response) -> None:
+        """Learn from a response, also from one that another middleware keeps, as redirects."""
+        carried = self._headers.carried_by(request)
+        if carried is None:
+            return
+        clearance, number = carried
+        self._known.renew(clearance, clearance.fresh_cookies(request, response))
+        if not is_of_site(response):
+            return
+        self._broker.accepted(location_of(request), clearance, number)
+        seen = Memo.on(request).seen
+        if seen is not None and seen.clearance == clearance.id:
+            self._stats.inc_value("ezcaptcha/challenges/stray")
 
     def request_left_downloader(self, request: Request) -> None:
         """Take the clearance off again: retries and redirects start from the spider's request."""
@@ -261,28 +274,27 @@ class EzCaptchaMiddleware:
             self._follows_requests = True
             connect = self._crawler.signals.connect
             connect(self.request_reached_downloader, signals.request_reached_downloader)
+            connect(self.response_downloaded, signals.response_downloaded)
             connect(self.request_left_downloader, signals.request_left_downloader)
 
     def _passed(self, request: Request, response: Response, carried: Clearance | None) -> Response:
+        if page := Memo.on(request).page:
+            self._pages.take(page)
         self._forget(request)
-        if carried is None:
-            return response
-        if response.status not in _UNDECIDED:
-            self._broker.accepted(host_and_zone(request)[0], carried)
-        renewed = carried.renewed(request, response)
-        if renewed is not carried:
-            self._known.renew(renewed)
-        response.flags.append(SOLVED_FLAG)
+        request.meta.pop(ERROR_META, None)  # of a copy of it that was given up
+        if carried is not None:
+            response.flags.append(SOLVED_FLAG)
         return response
 
     async def _give_up(
         self, request: Request, response: Response, error: EzCaptchaError
     ) -> Response:
-        self._forget(request)
+        if self._journal is not None:
+            self._journal.remove(request)
         self._stats.inc_value("ezcaptcha/requests/gave_up")
         response.flags.append(UNSOLVED_FLAG)
         request.meta[ERROR_META] = str(error)
-        zone = host_and_zone(request)[1]
+        zone = location_of(request).zone
         cause = error.cause if isinstance(error, ExitError) else f"{error.code} {zone}"
         level = logging.DEBUG if self._said.get(cause) else logging.WARNING
         self._said.put(cause, True)

@@ -21,7 +21,10 @@ from scrapy_ezcaptcha.sandbox import Sandbox
 
 RUNNER = Path(__file__).with_name("crawl_runner.py")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-KEY_VARIABLES = ("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_CLIENT_KEY_FILE", "EZCAPTCHA_API_KEY")
+KEY_VARIABLES = (
+    *("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_CLIENT_KEY_FILE"),
+    *("EZCAPTCHA_API_KEY", "EZCAPSOLVER_API_KEY"),
+)
 
 
 @dataclass

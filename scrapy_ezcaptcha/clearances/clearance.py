@@ -103,14 +103,18 @@ class Clearance:
         zone, exit = place
         return cls(zone, origin, exit, task_id, headers, cookies, solution.tls_version, created)
 
-    def renewed(self, request: Request, response: Response) -> Clearance:
-        """Return this clearance with the cookies that *response* renewed, if any."""
+    def with_cookies(self, fresh: Mapping[str, str]) -> Clearance:
+        """Return this clearance with *fresh* cookies in place of those of the same names."""
+        return replace(self, cookies={**self.cookies, **fresh})
+
+    def fresh_cookies(self, request: Request, response: Response) -> dict[str, str]:
+        """Return the cookies of this clearance that *response* renews."""
         if not any(
             value.lstrip().startswith((b"cf_clearance=", b"__cf_bm="))
             for value in response.headers.getlist(b"Set-Cookie")
         ):
-            return self
-        fresh = {
+            return {}
+        return {
             cookie.name: cookie.value
             for cookie in CookieJar().make_cookies(response, request)
             if cookie.name in RENEWED_COOKIES
@@ -119,7 +123,6 @@ class Clearance:
             and not cookie.is_expired()
             and zone_of(cookie.domain.lstrip(".")) == self.zone
         }
-        return replace(self, cookies={**self.cookies, **fresh}) if fresh else self
 
 
 def lacks_for_clearance(solution: Solution) -> str | None:

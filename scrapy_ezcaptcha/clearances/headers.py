@@ -53,7 +53,7 @@ class ClearanceHeaders:
         self._accept_encodings = accept_encodings
         self._defaults = defaults
         self._impersonate = impersonate
-        self._carried: WeakKeyDictionary[Request, Clearance] = WeakKeyDictionary()
+        self._carried: WeakKeyDictionary[Request, tuple[Clearance, int]] = WeakKeyDictionary()
         self._before: WeakKeyDictionary[Request, dict[str, list[bytes]]] = WeakKeyDictionary()
         self._impersonating: WeakSet[Request] = WeakSet()
 
@@ -69,8 +69,8 @@ class ClearanceHeaders:
             impersonate=impersonate,
         )
 
-    def put_on(self, request: Request, clearance: Clearance) -> None:
-        """Put *clearance* on *request*.
+    def put_on(self, request: Request, clearance: Clearance, number: int = 0) -> None:
+        """Put *clearance* on *request*, which is the request of this *number*.
 
         The User-Agent is always the clearance's. Where the spider set another header on
         the request, the spider's value stays.
@@ -85,7 +85,7 @@ class ClearanceHeaders:
         before["cookie"] = headers.getlist("cookie")
         headers["cookie"] = merge_cookies(before["cookie"], clearance.cookies)
         self._before[request] = before
-        self._carried[request] = clearance
+        self._carried[request] = (clearance, number)
         is_known = self._impersonate and clearance.tls_version in known_browsers()
         if is_known and IMPERSONATE_META not in request.meta:
             request.meta[IMPERSONATE_META] = clearance.tls_version
@@ -102,9 +102,13 @@ class ClearanceHeaders:
             else:
                 request.headers.pop(name, None)
 
-    def carried_by(self, request: Request) -> Clearance | None:
-        """Return the clearance with which *request* was sent, and forget it."""
-        return self._carried.pop(request, None)
+    def carried_by(self, request: Request) -> tuple[Clearance, int] | None:
+        """Return the clearance with which *request* was sent, and the request's number."""
+        return self._carried.get(request)
+
+    def forget(self, request: Request) -> None:
+        """Forget with which clearance *request* was sent."""
+        self._carried.pop(request, None)
 
     def _outgoing(self, clearance: Clearance) -> dict[str, str]:
         headers = dict(clearance.headers)

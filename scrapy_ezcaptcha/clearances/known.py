@@ -1,34 +1,31 @@
-"""What is known of each clearance. No I/O, no clock.
+"""What is known of all clearances. No I/O, no clock.
 
-A clearance serves every host of its zone that has not refused it. A host refuses a
-clearance by challenging a request that carried it. If that host had accepted it before,
-the clearance has expired for all hosts. If no host has accepted it, and it was solved for
-this very host, it is useless. Otherwise this host wants a clearance of its own; but before
-another solve is paid for, the host tries the other clearances of its zone.
+A clearance serves every host of its zone that has not refused it; :mod:`.record` says what a
+challenge means.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
+from uuid import uuid4
 
+from scrapy_ezcaptcha.clearances.clearance import CLEARANCE_COOKIE
+from scrapy_ezcaptcha.clearances.record import Record, Seen, Verdict, best_for
 from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
+    from scrapy_ezcaptcha.clearances.record import Location
     from scrapy_ezcaptcha.exit import Exit
 
 _MAX_IDS = 10_000
+_MAX_PATHS = 10_000
 
 # Clearances of one zone and exit: more than one only where hosts want their own.
-_MAX_EACH = 100
-
-# A host tries this many clearances of other hosts; then it wants one of its own.
-_MAX_REFUSALS = 2
-
+_MAX_EACH = 1000
 
 #: Why a task is bought: a code for the stats, and the same in words.
 Reason: TypeAlias = "tuple[str, str]"
@@ -39,26 +36,6 @@ USELESS: Reason = ("useless", "the last clearance was rejected at once")
 ELSEWHERE: Reason = ("rejected_elsewhere", "the last clearance was rejected in another process")
 
 
-@dataclass(eq=False)
-class Record:
-    """A clearance, the hosts that accept it, and the hosts that refuse it.
-
-    ``pages`` counts the responses that it brought to this process.
-    """
-
-    clearance: Clearance
-    accepted: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
-    pages: int = 0
-
-    def copy(self) -> Record:
-        """Return a record that does not change while another thread reads it."""
-        return Record(self.clearance, set(self.accepted), set(self.refused))
-
-    def _rank_for(self, host: str) -> tuple[bool, bool, int]:
-        return host in self.accepted, self.clearance.origin == host, len(self.accepted)
-
-
 class KnownClearances:
     """The clearances of a crawl; the only place that changes what is known of them.
 
@@ -67,11 +44,14 @@ class KnownClearances:
     """
 
     def __init__(self, capacity: int = 10_000, *, keeps_changes: bool = False) -> None:
+        self.process = uuid4().hex
         self._places: Lru[Place, list[Record]] = Lru(capacity)
         self._zones: Counter[str] = Counter()
         self._rejected: Lru[str, bool] = Lru(_MAX_IDS)  # True: no host had ever accepted it
         self._served: Lru[str, bool] = Lru(_MAX_IDS)
+        self._challenged: Lru[str, bool] = Lru(_MAX_PATHS)
         self._last_end: Lru[Place, Reason] = Lru(capacity)
+        self._sent = 0
         self._keeps_changes = keeps_changes
         self._changes: dict[tuple[Place, str], Record | bool] = {}
 
@@ -82,54 +62,61 @@ class KnownClearances:
         """Whether there is a clearance of *zone* for any exit."""
         return zone in self._zones
 
-    def find(self, zone: str, host: str, exit: Exit) -> Clearance | None:
-        """Return the clearance to put on a request to *host* through *exit*, if there is one."""
-        records = self._places.get((zone, exit))
+    def find(self, location: Location, exit: Exit) -> Clearance | None:
+        """Return the clearance to put on a request to *location* through *exit*, if any."""
+        records = self._places.get((location.zone, exit))
         if records is None:
             return None
         if len(records) == 1 and not records[0].refused:  # nearly always
             return records[0].clearance
-        tries_others = sum(host in record.refused for record in records) < _MAX_REFUSALS
-        candidates = [
-            record
-            for record in records
-            if host not in record.refused
-            and (tries_others or host in record.accepted or host == record.clearance.origin)
-        ]
-        if not candidates:
-            return None
-        newest_first = reversed(candidates)  # of equals, max takes the first
-        return max(newest_first, key=lambda record: record._rank_for(host)).clearance
+        return best_for(location, records)
 
     def records(self, place: Place) -> Sequence[Record]:
         """Return what is known of the clearances of *place*, the oldest first."""
         return self._places.get(place) or ()
 
+    def next_number(self) -> int:
+        """Return the number of a request that is sent with a clearance."""
+        self._sent += 1
+        return self._sent
+
+    def serves(self, place: Place) -> bool:
+        """Whether some host accepts a clearance of *place*."""
+        return any(record.accepted for record in self.records(place))
+
     def suspects(self, place: Place) -> int:
         """Return how many clearances of *place* some host refuses and none has accepted."""
         return sum(bool(one.refused and not one.accepted) for one in self.records(place))
 
-    def add(self, clearance: Clearance) -> None:
-        """Keep a new clearance."""
-        self._merge(Record(clearance))
+    def add(self, clearance: Clearance, path: str | None = None, only: str | None = None) -> None:
+        """Keep a new clearance, bought for *path*; *only* for a host or path if not for all."""
+        self._merge(Record(clearance, path=path, only=only))
 
-    def renew(self, clearance: Clearance) -> None:
-        """Keep *clearance* with its renewed cookies, if it is still known."""
-        record = self._find(clearance)
-        if record is not None:
-            record.clearance = clearance
+    def renew(self, carried: Clearance, fresh: Mapping[str, str]) -> None:
+        """Keep the *fresh* cookies that a site sent in answer to a request with *carried*.
+
+        The known ``cf_clearance`` may be newer than the carried one; then it stays.
+        """
+        record = self._find(carried)
+        if record is not None and fresh:
+            if not record.is_same(carried):
+                fresh = {name: fresh[name] for name in fresh if name != CLEARANCE_COOKIE}
+            record.clearance = record.clearance.with_cookies(fresh)
             self._changed(record)
 
-    def accept(self, host: str, clearance: Clearance) -> bool:
-        """Note that *host* accepted *clearance*; True if it is the first host here to do so."""
+    def accept(self, location: Location, clearance: Clearance, sent: int) -> bool:
+        """Note that *location* accepted the request number *sent*; True if it is the first here.
+
+        Only of requests that would have been challenged without a clearance; others say nothing.
+        """
+        if not self.was_challenged(location):
+            return False
         is_first = not self.has_served_here(clearance)
         self._served.put(clearance.id, True)
         record = self._find(clearance)
         if record is not None:
-            record.pages += 1
-            if host not in record.accepted:
-                record.accepted.add(host)
-                self._changed(record)
+            record.served(location, self.process, sent)
+            self._changed(record)
         return is_first
 
     def has_served(self, clearance: Clearance) -> bool:
@@ -143,36 +130,76 @@ class KnownClearances:
         """Whether a host accepted *clearance* from this very process."""
         return self._served.get(clearance.id) is not None
 
-    def reject(self, host: str, clearance: Clearance) -> Reason | None:
-        """Note that *host* challenged a request that carried *clearance*.
+    def note_challenge(self, location: Location) -> None:
+        """Note that *location* challenges."""
+        self._challenged.put(location.path, True)
 
-        Returns why the host needs another clearance now; None if that was known before.
+    def was_challenged(self, location: Location) -> bool:
+        """Whether a request to the path of *location* was ever challenged."""
+        return self._challenged.get(location.path) is not None
+
+    def challenged(
+        self, location: Location, carried: Clearance, before: Seen | None
+    ) -> Seen | Reason | None:
+        """Note that *location* challenged a request that *carried* a clearance.
+
+        *before* is what this returned when the request was challenged before. Returns a Seen: the
+        request is to be sent once more with the same clearance. Or a reason: it needs another
+        one. Or None: that is no news, or says nothing about the clearance that is known.
         """
-        record = self._find(clearance)
-        if record is None or host in record.refused:
+        record = self._find(carried)
+        if record is None or not record.is_same(carried) or record.refuses(location):
             return None
-        if host in record.accepted:
-            self._served.put(clearance.id, True)  # be it by another process
+        times = before.times if before is not None and before.clearance == carried.id else 0
+        seen = Seen(carried.id, self._sent, record.elsewhere(self.process), times + 1)
+        if before is None or not times:
+            return seen
+        verdict = record.judge(location, before, self.process)
+        if verdict is None:
+            return seen
+        if verdict is Verdict.EXPIRED:
+            self._served.put(carried.id, True)  # be it by another process
             pages = f"{record.pages} page{'' if record.pages == 1 else 's'}"
             reason = ("rejected", f"the last clearance was rejected after serving {pages}")
-            self._drop(clearance.place, clearance.id, reason, unused=False)
+            self._drop(carried.place, carried.id, reason, unused=False)
             return reason
-        if not record.accepted and host == clearance.origin:
-            self._drop(clearance.place, clearance.id, USELESS, unused=True)
+        if verdict is Verdict.USELESS and record.only is None:
+            self._drop(carried.place, carried.id, USELESS, unused=True)
             return USELESS
-        record.refused.add(host)
+        is_path = verdict in {Verdict.REFUSED_BY_PATH, Verdict.USELESS}
+        record.refuse(location.path if is_path else location.host, before)
         self._changed(record)
-        return self.reason_for(host, clearance.place)
+        return self.reason_for(location, carried.place)
 
     def solve_failed(self, place: Place, code: str) -> None:
         """Note that the last solve for *place* brought no clearance."""
         self._last_end.put(place, ("solve_failed", f"the last solve failed ({code})"))
 
-    def reason_for(self, host: str, place: Place) -> Reason:
-        """Return why a new clearance is needed for *host*, for which there is none."""
-        if self._places.get(place):
-            return ("host", f"{host} refuses the clearances of the zone")
+    def reason_for(self, location: Location, place: Place) -> Reason:
+        """Return why a new clearance is needed for *location*, for which there is none."""
+        records = self.records(place)
+        if any(location.path in record.refused for record in records):
+            return ("path", f"{location.path} refuses the clearances of the zone")
+        if records:
+            return ("host", f"{location.host} refuses the clearances of the zone")
         return self._last_end.get(place) or FIRST
+
+    def differs(self, location: Location, place: Place) -> str | None:
+        """Return the host or path that needs its own clearance while the zone's is good.
+
+        None: a new clearance is for the whole zone.
+        """
+        for refuser in (location.path, location.host):
+            if any(record.is_good_for_others(refuser) for record in self.records(place)):
+                return refuser
+        return None
+
+    def fails(self, location: Location, clearance: Clearance) -> bool:
+        """Whether *clearance* was bought for *location*, which did not accept it yet."""
+        record = self._find(clearance)
+        if record is None:  # it was rejected meanwhile
+            return location.host == clearance.origin and not self.has_served(clearance)
+        return record.fails(location)
 
     def learn(
         self, place: Place, records: Iterable[Record], rejected: Mapping[str, bool]
@@ -192,10 +219,11 @@ class KnownClearances:
         theirs = set()
         for record in records:
             theirs.add(record.clearance.id)
-            if (place, record.clearance.id) in self._changes:
-                continue  # what is known here is newer
-            if self._find(record.clearance) is None:
+            known = self._find(record.clearance)
+            if known is None and self._rejected.get(record.clearance.id) is None:
                 new.append(record.clearance.id)
+            elif known is not None and (place, record.clearance.id) in self._changes:
+                record.clearance = known.clearance  # what is known here is newer
             self._merge(record, is_news=False)
         for record in self.records(place):
             if record.clearance.id not in theirs:  # the store was down, or forgot it
@@ -223,9 +251,7 @@ class KnownClearances:
             return
         known = self._find(record.clearance)
         if known is not None:
-            known.clearance = record.clearance
-            known.accepted |= record.accepted
-            known.refused |= record.refused
+            known.merge(record, self.process)
         else:
             self._insert(record)
         if is_news:

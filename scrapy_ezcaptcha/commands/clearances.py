@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from scrapy.settings import BaseSettings
 
-    from scrapy_ezcaptcha.clearances.known import Record
+    from scrapy_ezcaptcha.clearances.record import Record
     from scrapy_ezcaptcha.stores import Store
 
 

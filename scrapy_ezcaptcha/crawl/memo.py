@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from scrapy.utils.httpobj import urlparse_cached
 
 from scrapy_ezcaptcha.clearances.clearance import zone_of
+from scrapy_ezcaptcha.clearances.record import Location, Seen
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -28,18 +29,28 @@ class Memo:
     is_put_back: bool = False  # whether that run put the request back into the queue at its end
     dont_filter: bool = False  # what the spider set; a replay must pass the duplicate filter once
     ticket: str | None = None  # the request's number in the journal of waiting requests
+    seen: Seen | None = None  # what was known of its clearance when it was challenged
+    resent: int = 0  # how often it was sent again without a further solve
+    page: str | None = None  # the task that was bought for it, and whose page may answer it
+    given_up: str | None = None  # the URL for which it was given up; a copy for another is new
 
     @classmethod
     def on(cls, request: Request) -> Memo:
         """Return what is remembered on *request*; nothing if that is about another zone."""
-        zone = host_and_zone(request)[1]
+        zone = location_of(request).zone
         memo = request.meta.get(_KEY)
-        return cls(**memo) if isinstance(memo, dict) and memo["zone"] == zone else cls(zone)
+        if not isinstance(memo, dict) or memo["zone"] != zone:
+            return cls(zone)
+        if memo.get("given_up") not in {None, request.url}:
+            return cls(zone)
+        seen = memo.get("seen")
+        return cls(**{**memo, "seen": Seen(*seen) if seen else None})
 
     def put_on(self, request: Request) -> None:
         """Write this on *request*, as plain data: requests are pickled into JOBDIR."""
         restore_filtering(request)
-        request.meta[_KEY] = asdict(replace(self, dont_filter=request.dont_filter))
+        plain = asdict(replace(self, dont_filter=request.dont_filter))
+        request.meta[_KEY] = plain | {"seen": list(self.seen) if self.seen else None}
 
 
 def take_off(request: Request) -> None:
@@ -64,7 +75,8 @@ def take_ticket(request: Request) -> str | None:
     return ticket
 
 
-def host_and_zone(request: Request) -> tuple[str, str]:
-    """Return the host of *request* and its zone."""
-    host = (urlparse_cached(request).hostname or "").lower()
-    return host, zone_of(host)
+def location_of(request: Request) -> Location:
+    """Return where *request* goes."""
+    parts = urlparse_cached(request)
+    host = (parts.hostname or "").lower()
+    return Location(host, zone_of(host), f"{host}/{parts.path[1:].partition('/')[0]}")

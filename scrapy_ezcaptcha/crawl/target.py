@@ -8,10 +8,10 @@ The only place that knows the precedence of proxies: ``meta["ezcaptcha"]["proxy"
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from scrapy_ezcaptcha.crawl.memo import host_and_zone
+from scrapy_ezcaptcha.crawl.memo import location_of
 from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
 from scrapy_ezcaptcha.errors import ExitError, GivenUp, InvalidOptions, InvalidTask
 from scrapy_ezcaptcha.exit import NO_PROXY_SUPPORT, Exit, check_exit, exit_error
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
     from scrapy_ezcaptcha.clearances.clearance import Place
+    from scrapy_ezcaptcha.clearances.record import Location
     from scrapy_ezcaptcha.config import Config
 
 META_KEY = "ezcaptcha"
@@ -51,8 +52,6 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "use_body": (lambda v: isinstance(v, bool), "True or False"),
 }
 
-_DEFAULTS = Options()
-
 
 @dataclass(frozen=True)
 class Target:
@@ -62,11 +61,20 @@ class Target:
     """
 
     request: Request
-    host: str
-    zone: str
+    location: Location
     exit: Exit | None
     own_exit: Exit | None
     options: Options
+
+    @property
+    def zone(self) -> str:
+        """The zone of its host."""
+        return self.location.zone
+
+    @property
+    def host(self) -> str:
+        """Its host."""
+        return self.location.host
 
     @property
     def place(self) -> Place:
@@ -90,6 +98,7 @@ class Targets:
 
     def __init__(self, config: Config, settings: BaseSettings) -> None:
         self._config = config
+        self._defaults = Options(use_body=config.use_body == "always")
         self.proxies = ProxyFinder(settings)
 
     def options(self, request: Request) -> Options | None:
@@ -104,12 +113,12 @@ class Targets:
         value = request.meta.get(META_KEY)
         if value is None:
             is_meant = self._config.transparent_mode and (
-                META_KEY in request.meta or self._is_allowed(host_and_zone(request)[0])
+                META_KEY in request.meta or self._is_allowed(location_of(request).host)
             )
-            return _DEFAULTS if is_meant else None
+            return self._defaults if is_meant else None
         if value is False:
             return None
-        return _DEFAULTS if value is True else parse_options(value)
+        return self._defaults if value is True else parse_options(value, self._defaults)
 
     def is_in_scope(self, request: Request) -> bool:
         """Whether *request* is in scope; False where its options are invalid."""
@@ -141,7 +150,7 @@ class Targets:
 
     def _target(self, request: Request, options: Options, own: Exit | None) -> Target:
         exit = options.proxy or own or self._config.proxy
-        return Target(request, *host_and_zone(request), exit, own, options)
+        return Target(request, location_of(request), exit, own, options)
 
     def _is_allowed(self, host: str) -> bool:
         domains = self._config.allowed_domains
@@ -150,7 +159,7 @@ class Targets:
         )
 
 
-def parse_options(value: Any) -> Options:
+def parse_options(value: Any, defaults: Options) -> Options:
     """Check a dict given as ``request.meta["ezcaptcha"]``.
 
     Raises:
@@ -175,4 +184,4 @@ def parse_options(value: Any) -> Options:
         check_page(given.get("website_url", "https://any.example/"), given.get("rq_data"))
     except (ExitError, InvalidTask) as error:
         raise InvalidOptions(f"{where}: {error}") from None
-    return Options(**given)
+    return replace(defaults, **given)

@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 
 from scrapy_ezcaptcha.errors import ApiError, SolveTimeout, TransportError, UnexpectedResponse
 from scrapy_ezcaptcha.exit import Exit, check_exit, is_loopback
+from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.service.transport import Transport
 from scrapy_ezcaptcha.service.wire import (
     CloudFlare5STask,
@@ -36,6 +37,11 @@ CREATE_TRIES = 4
 
 #: How many errors unknown to us in a row a task may answer before it counts as failed.
 UNKNOWN_ERROR_LIMIT = 3
+
+_MAX_TASKS = 10_000
+
+#: How often in a row a task may be ready without a solution before it counts as failed.
+EMPTY_LIMIT = 2
 
 _MAX_THROTTLED_SECONDS = 30.0
 
@@ -60,7 +66,7 @@ class EzCaptchaClient:
         app_id: int | None = None,
         api_url: str = "https://api.ez-captcha.com",
         poll_interval: float = 3.0,
-        solve_timeout: float = 120.0,
+        solve_timeout: float = 150.0,
         http_timeout: float = 30.0,
         reactor: Any = None,
     ) -> None:
@@ -73,6 +79,7 @@ class EzCaptchaClient:
         self._allow_private = is_loopback(urlsplit(api_url).hostname or "")
         self._poll_interval = poll_interval
         self._solve_timeout = solve_timeout
+        self._secrets: Lru[str, tuple[str, ...]] = Lru(_MAX_TASKS)  # of the proxy, by task
         self._transport = Transport(self._api_url, client_key, http_timeout, reactor)
 
     @classmethod
@@ -102,7 +109,9 @@ class EzCaptchaClient:
         exit = check_exit(Exit.parse(task.proxy), allow_private=self._allow_private)
         payload = create_task_payload(self._client_key, task, self._app_id)
         status, body = await self._transport.call("createTask", payload)
-        return parse_task_id(body, status=status, hide=(self._client_key, *exit.secrets))
+        task_id = parse_task_id(body, status=status, hide=(self._client_key, *exit.secrets))
+        self._secrets.put(task_id, exit.secrets)
+        return task_id
 
     async def get_task_result(self, task_id: str) -> Solution | None:
         """Ask once for the solution of a task; None while it is in work.
@@ -114,7 +123,7 @@ class EzCaptchaClient:
         """
         payload = {"clientKey": self._client_key, "taskId": task_id}
         status, body = await self._transport.call("getTaskResult", payload)
-        hide = (self._client_key,)
+        hide = (self._client_key, *(self._secrets.get(task_id) or ()))
         return parse_task_result(body, status=status, task_id=task_id, hide=hide)
 
     async def get_balance(self) -> float:
@@ -162,15 +171,20 @@ class EzCaptchaClient:
         task = CloudFlare5STask(url, exit.url, rq_data)
         return await self.solve(task, on_created=on_created)
 
-    async def wait_for_solution(self, task_id: str) -> Solution:
+    async def wait_for_solution(self, task_id: str, exit: Exit | None = None) -> Solution:
         """Poll a task that was created before until it is ready, has failed, or is out of time.
+
+        *exit* is the task's proxy, whose password is kept out of errors; of tasks that this
+        client created it is known.
 
         Raises:
             ApiError: the task failed, or the service does not know it any more.
             SolveTimeout: no result within ``solve_timeout`` from now.
         """
+        if exit is not None:
+            self._secrets.put(task_id, exit.secrets)
         deadline = self._reactor.seconds() + self._solve_timeout
-        pause, unknown_errors = self._poll_interval, 0
+        pause, unknown_errors, empty = self._poll_interval, 0, 0
         while True:
             left = deadline - self._reactor.seconds()
             if left <= 0:
@@ -178,10 +192,15 @@ class EzCaptchaClient:
             await self._sleep(min(pause, left))
             try:
                 solution = await self.get_task_result(task_id)
-            except (TransportError, UnexpectedResponse):
+            except TransportError:
+                continue
+            except UnexpectedResponse as error:
+                empty = empty + 1 if error.is_ready else 0
+                if empty == EMPTY_LIMIT:
+                    raise
                 continue
             except ApiError as error:
-                if error.is_terminal():
+                if error.is_terminal() or error.is_over:
                     raise
                 if error.is_throttled():
                     pause = min(pause * 2, max(_MAX_THROTTLED_SECONDS, self._poll_interval))
@@ -192,7 +211,7 @@ class EzCaptchaClient:
                 continue
             if solution is not None:
                 return solution
-            pause, unknown_errors = self._poll_interval, 0
+            pause, unknown_errors, empty = self._poll_interval, 0, 0
 
     async def close(self) -> None:
         """Close the idle connections to the service."""

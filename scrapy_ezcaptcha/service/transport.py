@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from typing import Any
 
 from OpenSSL.SSL import Error as TlsError
@@ -28,6 +29,7 @@ from scrapy_ezcaptcha.errors import (
 #: Bytes of an answer that are read; a solution carries a whole page.
 MAX_ANSWER = 16 * 1024 * 1024
 
+_USER_AGENT = f"scrapy-ezcaptcha/{version('scrapy-ezcaptcha')}".encode()
 _IDLE_CONNECTION_SECONDS = 20
 _MAX_CONNECT_SECONDS = 10.0
 
@@ -87,6 +89,7 @@ class Transport:
                     b"Content-Type": [b"application/json"],
                     b"Accept": [b"application/json"],
                     b"X-API-Key": [self._client_key.encode()],
+                    b"User-Agent": [_USER_AGENT],
                 }
             ),
             allow_redirects=False,  # the key goes nowhere else

@@ -30,6 +30,7 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,8192}")
 _COOKIE_VALUE = re.compile(r"[\x21-\x3a\x3c-\x7e]{0,4096}")  # no space, no separator, no control
 _CODE = re.compile(r"[A-Za-z0-9_]{1,64}")
 _TLS_VERSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_GOOD_KEYS = frozenset({"taskId", "status", "balance"})  # of answers that need no errorId
 _MAX_PAIRS = 100  # headers, and cookies, of a solution: browsers send some twenty
 
 
@@ -149,15 +150,15 @@ def parse_task_result(
     state = answer.get("status")
     if state == "processing":
         return None
-    if state == "error":
-        raise _api_error(answer, status=status, hide=hide, task_id=task_id)
     if state != "ready":
         raise UnexpectedResponse(
             "getTaskResult answered with no known status", status=status, task_id=task_id
         )
     solution = answer.get("solution")
     if not isinstance(solution, dict):
-        raise UnexpectedResponse("ready, but without a solution", status=status, task_id=task_id)
+        raise UnexpectedResponse(
+            "ready, but without a solution", status=status, task_id=task_id, is_ready=True
+        )
     return solution_of(solution)
 
 
@@ -172,8 +173,12 @@ def _parse_answer(
         raise UnexpectedResponse(
             f"HTTP {status} without a JSON object", status=status, task_id=task_id
         )
+    if answer.get("status") == "error":  # the task is over, whatever stands beside it
+        raise _api_error(answer, status=status, hide=hide, task_id=task_id, is_over=True)
     error_id = answer.get("errorId")
     if error_id in (0, "0") and not isinstance(error_id, bool):
+        return answer
+    if error_id is None and not answer.keys().isdisjoint(_GOOD_KEYS):
         return answer
     if isinstance(error_id, int | str) and not isinstance(error_id, bool):
         raise _api_error(answer, status=status, hide=hide, task_id=task_id)
@@ -181,7 +186,12 @@ def _parse_answer(
 
 
 def _api_error(
-    answer: Mapping[str, Any], *, status: int, hide: Iterable[str], task_id: str | None
+    answer: Mapping[str, Any],
+    *,
+    status: int,
+    hide: Iterable[str],
+    task_id: str | None,
+    is_over: bool = False,
 ) -> ApiError:
     code = answer.get("errorCode")
     words = [answer.get("errorDescription")]
@@ -195,6 +205,7 @@ def _api_error(
         status=status,
         task_id=task_id,
         request_id=redact(request_id, hide) if isinstance(request_id, str) else None,
+        is_over=is_over,
     )
 
 

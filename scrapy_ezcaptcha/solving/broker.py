@@ -16,7 +16,15 @@ from twisted.internet.task import LoopingCall
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, lacks_for_page
 from scrapy_ezcaptcha.clearances.known import BODY, USELESS
-from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, FailedElsewhere, GivenUp
+from scrapy_ezcaptcha.clearances.record import Seen
+from scrapy_ezcaptcha.errors import (
+    CrawlEnding,
+    EzCaptchaError,
+    FailedElsewhere,
+    GivenUp,
+    SolveTimeout,
+    UnexpectedResponse,
+)
 from scrapy_ezcaptcha.solving.flights import Flights
 from scrapy_ezcaptcha.stores.store import StoreError
 
@@ -27,10 +35,13 @@ if TYPE_CHECKING:
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.interfaces import IReactorTime
 
+    from scrapy_ezcaptcha.clearances.clearance import Place
     from scrapy_ezcaptcha.clearances.known import KnownClearances
+    from scrapy_ezcaptcha.clearances.record import Location
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
     from scrapy_ezcaptcha.service.wire import Solution
+    from scrapy_ezcaptcha.solving.pages import BoughtPages
     from scrapy_ezcaptcha.solving.solver import Solver
     from scrapy_ezcaptcha.stores.sharing import Lease, Sharing
 
@@ -49,6 +60,7 @@ class Broker:
     known: KnownClearances
     sharing: Sharing
     requests: WaitingRequests
+    pages: BoughtPages
     is_closing: Callable[[], bool]
     _: KW_ONLY
     stats: StatsCollector
@@ -58,6 +70,7 @@ class Broker:
     def __post_init__(self) -> None:
         self._flights: Flights[Any] = Flights()
         self._zones: Counter[str] = Counter()  # with a solve under way
+        self._solving: dict[Place, str] = {}  # the host for which a shared solve is under way
         self._is_closed = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = self.reactor
@@ -71,28 +84,40 @@ class Broker:
         """Whether a solve for *zone* is under way."""
         return zone in self._zones
 
-    def accepted(self, host: str, clearance: Clearance) -> None:
-        """Note that *host* answered a request with *clearance* by its page."""
-        if self.known.accept(host, clearance):
-            self.solver.accepted(clearance.zone)
+    def accepted(self, location: Location, clearance: Clearance, number: int) -> None:
+        """Note that *location* answered request *number*, which had *clearance*, by its page."""
+        if self.known.accept(location, clearance, number):
             self.sharing.note_first_use(clearance, works=True)
+        if self.known.was_challenged(location):
+            self.solver.accepted(clearance.place, location.path)
 
-    def rejected(self, host: str, clearance: Clearance) -> None:
-        """Note that *host* challenged a request with *clearance*.
+    def challenged(
+        self, location: Location, clearance: Clearance, before: Seen | None
+    ) -> Seen | None:
+        """Note that *location* challenged a request with *clearance*.
 
-        It is rejected once, however many requests carried it.
+        Returns what to remember if the request is to be sent once more with it. *before* is
+        what was remembered of the request.
         """
         served_here = self.known.has_served_here(clearance)
-        reason = self.known.reject(host, clearance)
-        if reason is None or reason[0] == "host":  # known before, or good for other hosts
-            return
+        fails = self.known.fails(location, clearance)
+        reason = self.known.challenged(location, clearance, before)
+        if isinstance(reason, Seen):
+            return reason
+        if reason is not None and reason is not USELESS and fails:
+            why = "its clearances are good for other paths only"
+            self.solver.failed(clearance.place, why, location.path)
+        if reason is None or reason[0] in {"host", "path"}:  # no news, or good for others
+            return None
         self.stats.inc_value("ezcaptcha/clearances/rejected")
         self.log.info("%s through %s: %s", clearance.zone, clearance.exit.address, reason[1])
         self.sharing.write_soon()
         if reason is USELESS:
-            self.solver.failed(clearance.zone, "its clearance was rejected at once")
+            path = location.path if self.known.serves(clearance.place) else None
+            self.solver.failed(clearance.place, "its clearance was rejected at once", path)
         elif not served_here:
             self.sharing.note_first_use(clearance, works=False)
+        return None
 
     async def wait_for_solve(self, target: Target) -> None:
         """Let a request wait while its solve is under way and there is no clearance for it.
@@ -106,7 +131,7 @@ class Broker:
         with self.requests.hold(request) as is_outside:
             while not self._is_closed:
                 while self._is_needed(target):
-                    await self._outcome(target, target.place, self._clearance)
+                    await self._outcome(target, self._key_for(target)[0], self._clearance)
                 if is_outside and not self._is_closed:
                     await self.requests.until_room(request)
                 if not (self._is_closed or self._is_needed(target)):
@@ -119,12 +144,13 @@ class Broker:
         Raises GivenUp if a limit forbids the solve, CrawlEnding if the crawl began to close,
         another EzCaptchaError if the solve failed.
         """
-        clearance: Clearance = await self._result(target, target.place, self._clearance)
+        key, _ = self._key_for(target)
+        clearance: Clearance = await self._result(target, key, self._clearance)
         return clearance
 
     async def solution_for(self, target: Target) -> Solution:
         """Return a solution of this very page, for its body; raises as :meth:`clearance_for`."""
-        self.solver.check(target.zone)
+        self.solver.check(target.place, target.location.path)
         solution: Solution = await self._result(target, object(), self._page)
         return solution
 
@@ -139,6 +165,10 @@ class Broker:
     async def _clearance(self, target: Target) -> Clearance:
         """Return a clearance that this process buys, or that another one has bought."""
         place = target.place
+        _, only = self._key_for(target)
+        if only is not None:  # other processes seldom need the same; what they have is looked up
+            await self.sharing.refresh(place, is_urgent=True)
+            return self.known.find(target.location, place[1]) or await self._buy(target, only=only)
         while self.sharing.is_available(place):
             try:
                 lease = await self.sharing.acquire(place)
@@ -149,20 +179,21 @@ class Broker:
             try:
                 await self.sharing.follow(place)
             except FailedElsewhere as error:  # it counts here too
-                self.solver.failed(target.zone, str(error))
+                self.solver.failed(place, str(error))
                 raise
-            if clearance := self.known.find(target.zone, target.host, place[1]):
+            if clearance := self.known.find(target.location, place[1]):
                 return clearance
-        found = self.known.find(target.zone, target.host, place[1])  # by a page that was wanted
+        found = self.known.find(target.location, place[1])  # by a page that was wanted
         return found or await self._buy(target)
 
     async def _buy_or_find(self, target: Target, lease: Lease) -> Clearance:
         """Return the clearance that others have put into the store, or buy one."""
-        zone, exit = target.place
+        exit = target.place[1]
         try:
-            clearance = self.known.find(zone, target.host, exit) or await self._buy(target, lease)
+            clearance = self.known.find(target.location, exit) or await self._buy(target, lease)
         except EzCaptchaError as error:
-            lease.release(error, keep_task=isinstance(error, GivenUp))  # nobody looked at it
+            keep_task = isinstance(error, GivenUp | SolveTimeout)  # its result may still come
+            lease.release(error, keep_task=keep_task)
             raise
         except BaseException:  # cancelled: the crawl ends, and the next one continues the task
             lease.release(keep_task=True)
@@ -170,10 +201,12 @@ class Broker:
         lease.release()
         return clearance
 
-    async def _buy(self, target: Target, lease: Lease | None = None) -> Clearance:
+    async def _buy(
+        self, target: Target, lease: Lease | None = None, only: str | None = None
+    ) -> Clearance:
         place = target.place
-        self.solver.check(target.zone, self.known.suspects(place))
-        reason = self.known.reason_for(target.host, place)
+        self.solver.check(place, target.location.path, 0 if only else self.known.suspects(place))
+        reason = self.known.reason_for(target.location, place)
         try:
             solution, task_id = await self.solver.solve(
                 target, reason, lacks=lacks_for_clearance, lease=lease
@@ -181,28 +214,45 @@ class Broker:
         except EzCaptchaError as error:
             if not isinstance(error, GivenUp):
                 self.known.solve_failed(place, error.code)
+            if isinstance(error, UnexpectedResponse) and error.task_id:
+                self.pages.keep(error.task_id, target, error.page)
             raise
-        return self._keep(solution, task_id, target)
+        return self._keep(solution, task_id, target, only)
 
     async def _page(self, target: Target) -> Solution:
         """Have *target* solved for its page; keep the clearance too, if none is known."""
         solution, task_id = await self.solver.solve(target, BODY, lacks=lacks_for_page)
-        zone, exit = target.place
-        if self.known.find(zone, target.host, exit) is None and not lacks_for_clearance(solution):
+        is_known = self.known.find(target.location, target.place[1]) is not None
+        if not is_known and not lacks_for_clearance(solution):
             self._keep(solution, task_id, target)
         return solution
 
-    def _keep(self, solution: Solution, task_id: str, target: Target) -> Clearance:
+    def _keep(
+        self, solution: Solution, task_id: str, target: Target, only: str | None = None
+    ) -> Clearance:
         clearance = Clearance.from_solution(
             solution, target.place, target.host, task_id, time.time()
         )
-        self.known.add(clearance)
+        self.known.add(clearance, target.location.path, only)
+        self.pages.keep(task_id, target, solution.body)
         return clearance
+
+    def _key_for(self, target: Target) -> tuple[Hashable, str | None]:
+        """Return the key of the solve for *target*, and the only host or path that it is for."""
+        place, location = target.place, target.location
+        for only in (location.path, location.host):
+            if (place, only) in self._flights:
+                return (place, only), only
+        differs = self.known.differs(location, place)
+        if differs is None or self._solving.get(place) == location.host:
+            return place, None
+        return (place, differs), differs
 
     def _is_needed(self, target: Target) -> bool:
         """Whether a solve is under way for *target*, for which there is no clearance."""
-        zone, exit = target.place
-        return target.place in self._flights and not self.known.find(zone, target.host, exit)
+        if self.known.find(target.location, target.place[1]) is not None:
+            return False
+        return self._key_for(target)[0] in self._flights
 
     async def _result(
         self, target: Target, key: Hashable, work: Callable[[Target], Coroutine[Any, Any, Any]]
@@ -226,6 +276,8 @@ class Broker:
 
         def start() -> Coroutine[Any, Any, Any]:
             self._zones[target.zone] += 1
+            if key == target.place:
+                self._solving[target.place] = target.host
             return self._without_bugs(target, work(target))
 
         self.stats.max_value("ezcaptcha/requests/waiting_max", self._flights.waiting + 1)
@@ -244,6 +296,8 @@ class Broker:
             raise EzCaptchaError("internal error, see the log") from None
         finally:
             self._zones -= Counter((target.zone,))
+            if target.place not in self._flights:
+                self._solving.pop(target.place, None)
 
     def _look(self) -> None:
         if self.is_closing():

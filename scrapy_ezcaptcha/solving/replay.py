@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from scrapy.http import HtmlResponse
+from scrapy.http import HtmlResponse, Response
 
 from scrapy_ezcaptcha.challenge import page_sign
 from scrapy_ezcaptcha.crawl.memo import Memo
-from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
+from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
 
 if TYPE_CHECKING:
     from scrapy import Request
-    from scrapy.http import Response
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
     from scrapy_ezcaptcha.clearances.known import KnownClearances
@@ -22,10 +21,17 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.solving.broker import Broker
+    from scrapy_ezcaptcha.solving.pages import BoughtPages
     from scrapy_ezcaptcha.stores.sharing import Sharing
 
 #: In ``response.flags`` of responses to requests that carried a clearance.
 SOLVED_FLAG = "ezcaptcha"
+
+#: Beside it where the page of a solution is the answer.
+BODY_FLAG = "ezcaptcha-body"
+
+# A request is sent again without a further solve at most so often.
+_MAX_RESENT = 20
 
 # A request that is challenged through no fault of its solves may wait for so many times more.
 _NO_FAULT_FACTOR = 5
@@ -51,6 +57,7 @@ class Replayer:
     broker: Broker
     known: KnownClearances
     sharing: Sharing
+    pages: BoughtPages
     config: Config
 
     def __post_init__(self) -> None:
@@ -77,7 +84,7 @@ class Replayer:
         if memo.run == self.run:
             return memo
         if memo.store is not None and memo.store == self._store_id:
-            return replace(memo, run=self.run, is_put_back=False)
+            return replace(memo, run=self.run, is_put_back=False, seen=None, page=None)
         return Memo(
             memo.zone,
             run=self.run,
@@ -93,55 +100,112 @@ class Replayer:
         CrawlEnding if the crawl began to close, another EzCaptchaError, which says why, if the
         challenge cannot be solved.
         """
-        request, options = target.request, target.options
-        zone, exit = target.place
-        limit = options.max_attempts or self.config.max_attempts
+        request, options, place = target.request, target.options, target.place
         memo = self.memo_on(request)
-        if self._is_no_fault(target.host, carried):
-            memo = replace(memo, attempts=0)
-        if not options.use_body:
-            await self.sharing.refresh(target.place)
-        while True:
-            known = None if options.use_body else self.known.find(zone, target.host, exit)
-            if known is not None and (carried is None or known.id != carried.id):
+        if carried is not None:
+            await self.sharing.refresh(carried.place, is_urgent=True)
+            fails = self.known.fails(target.location, carried)
+            seen = self.broker.challenged(target.location, carried, memo.seen)
+            is_over = seen is None or carried.id != memo.page
+            if is_over and memo.page and (page := self._paid_page(target, memo.page)):
+                if not self.known.has_served(carried):
+                    self.pages.warn_of_useless(carried.zone)
+                return page
+            if seen is not None and not options.use_body and memo.resent < _MAX_RESENT:
+                memo = replace(memo, seen=seen, resent=memo.resent + 1)
                 return replay_of(request, memo, target.other_exit)
-            if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
+            if not fails:  # it was bought for others, or has served this path before
+                memo = replace(memo, attempts=0)
+        if options.use_body:
+            return await self._by_body(target, memo)
+        await self.sharing.refresh(place)
+        while True:
+            known = self.known.find(target.location, place[1])
+            if known is not None and known != carried and memo.resent < _MAX_RESENT:
+                is_new = known.id == memo.clearance
+                memo = replace(memo, seen=None, resent=memo.resent + (not is_new))
+                return replay_of(request, memo, target.other_exit)
+            if memo.page and (page := self._paid_page(target, memo.page)):
+                return page
+            further = await self._with_further_solve(target, memo)
+            if isinstance(further, Response):
+                return further
+            memo = further
+
+    async def _with_further_solve(self, target: Target, memo: Memo) -> Memo | Response:
+        """Return the memo once a further clearance is there; raise if there will be none.
+
+        Or return the page of a solution that has no clearance.
+        """
+        limit = target.options.max_attempts or self.config.max_attempts
+        if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
+            self._remember(target.request, memo)
+            raise GivenUp("MAX_ATTEMPTS", f"still challenged after {memo.solves} solves")
+        tried = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1, resent=0)
+        try:
+            clearance = await self.broker.clearance_for(target)
+        except CrawlEnding:
+            raise
+        except EzCaptchaError as error:
+            task_id = error.task_id or ""
+            is_buyer = self.pages.has_one_for(target, task_id)
+            if is_buyer and (page := self._paid_page(target, task_id)):
+                return page
+            if tried.attempts >= limit or not error.is_worth_another_task():
+                self._remember(target.request, tried)
+                raise
+            return tried
+        if clearance.origin != target.host:  # bought for another host of the zone
+            tried = replace(tried, attempts=memo.attempts)
+        is_buyer = self.pages.has_one_for(target, clearance.id)
+        return replace(tried, clearance=clearance.id, page=clearance.id if is_buyer else None)
+
+    def _remember(self, request: Request, memo: Memo) -> None:
+        """Let copies of a request that is given up, such as RetryMiddleware's, keep *memo*."""
+        replace(memo, seen=None, page=None, given_up=request.url).put_on(request)
+
+    async def _by_body(self, target: Target, memo: Memo) -> Request | Response:
+        """Have the very page of *target* solved, and answer with it."""
+        limit = target.options.max_attempts or self.config.max_attempts
+        while True:
+            if memo.attempts >= limit:
                 raise GivenUp("MAX_ATTEMPTS", f"still challenged after {memo.solves} solves")
             memo = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1)
             try:
-                if options.use_body:
-                    return await self._answer_by_body(target, memo)
-                clearance = await self.broker.clearance_for(target)
+                solution = await self.broker.solution_for(target)
             except EzCaptchaError as error:
                 if memo.attempts >= limit or not error.is_worth_another_task():
                     raise
-            else:
-                return replay_of(request, replace(memo, clearance=clearance.id), target.other_exit)
+                continue
+            page = _page_of(target.request, solution.body)
+            return page or replay_of(target.request, memo, target.other_exit)
 
-    def _is_no_fault(self, host: str, carried: Clearance | None) -> bool:
-        """Whether a challenge says nothing against the solves that the request waited for.
+    def _paid_page(self, target: Target, task_id: str) -> Response | None:
+        """Return the page that a task brought which was bought for this very request.
 
-        Either the clearance served other requests and expired before this request's turn came,
-        or it was bought for another host of the zone.
+        Only if the page of the solution is the page that was asked for.
         """
-        if carried is None:
-            return False
-        return carried.origin != host or self.known.has_served(carried)
+        request = target.request
+        is_plain = request.method == "GET" and not request.body and not target.options.website_url
+        if not is_plain or self.config.use_body == "never":
+            return None
+        page = _page_of(request, self.pages.take(task_id))
+        if page is not None:
+            self.broker.stats.inc_value("ezcaptcha/requests/answered_by_body")
+        return page
 
-    async def _answer_by_body(self, target: Target, memo: Memo) -> Request | Response:
-        solution = await self.broker.solution_for(target)
-        if solution.body is None or page_sign(solution.body.encode("utf-8", "replace")):
-            return replay_of(target.request, memo, target.other_exit)
-        return _page_of(target.request, solution.body)
 
-
-def _page_of(request: Request, body: str) -> HtmlResponse:
+def _page_of(request: Request, body: str | None) -> HtmlResponse | None:
+    """Return *body* as the response to *request*, None if it is no page or a challenge."""
+    encoded = (body or "").encode("utf-8", "replace")
+    if not encoded or page_sign(encoded):
+        return None
     return HtmlResponse(
         request.url,
         status=200,
         headers={"Content-Type": "text/html; charset=utf-8"},
-        body=body.encode("utf-8", "replace"),
+        body=encoded,
         encoding="utf-8",
-        flags=[SOLVED_FLAG],
+        flags=[SOLVED_FLAG, BODY_FLAG],
         request=request,
     )

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import DeferredLock, DeferredSemaphore
 
-from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp, TransportError, UnexpectedResponse
+from scrapy_ezcaptcha.errors import (
+    EzCaptchaError,
+    GivenUp,
+    SolveTimeout,
+    TransportError,
+    UnexpectedResponse,
+)
+from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.solving.breaker import Breaker
+from scrapy_ezcaptcha.stores.lease import TASK_SECONDS
 
 if TYPE_CHECKING:
     import logging
@@ -17,12 +25,16 @@ if TYPE_CHECKING:
 
     from scrapy.statscollectors import StatsCollector
 
+    from scrapy_ezcaptcha.clearances.clearance import Place
     from scrapy_ezcaptcha.clearances.known import Reason
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.service.wire import Solution
     from scrapy_ezcaptcha.stores.sharing import Lease
+
+
+_MAX_PLACES = 10_000
 
 
 class Service(Protocol):
@@ -42,8 +54,8 @@ class Service(Protocol):
         """
         ...
 
-    async def wait_for_solution(self, task_id: str) -> Solution:
-        """Return the solution of a task that was created before."""
+    async def wait_for_solution(self, task_id: str, exit: Exit) -> Solution:
+        """Return the solution of a task that was created before, for *exit*."""
         ...
 
 
@@ -66,18 +78,22 @@ class Solver:
         self._breaker = Breaker(self.config.breaker_failures, self.config.breaker_seconds)
         self._places = DeferredSemaphore(self.config.max_concurrent_tasks)
         self._first_call: DeferredLock | None = DeferredLock()
+        self._late: Lru[Place, tuple[str, float]] = Lru(_MAX_PLACES)  # a task, and until when
         self._tasks = 0  # created, being created, or perhaps created
         self._stopped: GivenUp | None = None
 
-    def check(self, zone: str, suspects: int = 0) -> None:
-        """Raise GivenUp if a limit forbids a solve for *zone* now.
+    def check(self, place: Place, path: str, suspects: int = 0) -> None:
+        """Raise GivenUp if a limit forbids a solve for *path* of *place* now.
 
         *suspects* are clearances of it that look useless and are not counted as failures yet.
         """
         if self._stopped is not None:
             raise self._stopped.with_traceback(None)
-        if self._breaker.is_open(zone, self.clock(), suspects):
-            raise GivenUp("ZONE_GIVEN_UP", f"{zone} is given up for now, its solves failed")
+        now = self.clock()
+        if self._breaker.is_open(place, now, suspects):
+            raise GivenUp("ZONE_GIVEN_UP", f"{place[0]} is given up for now, its solves failed")
+        if self._breaker.is_open((place, path), now):
+            raise GivenUp("PATH_GIVEN_UP", f"{path} is given up for now: no clearance serves it")
         if 0 < self.config.max_tasks <= self._tasks:
             raise self._stop("MAX_TASKS", f"EZCAPTCHA_MAX_TASKS={self.config.max_tasks} is reached")
 
@@ -97,33 +113,39 @@ class Solver:
         """
         await maybe_deferred_to_future(self._places.acquire())
         try:
+            late = self._late.pop(target.place)
             task_id = lease.task_id if lease is not None else None
+            if task_id is None and late is not None and self.clock() < late[1]:
+                task_id = late[0]
             solution = await self._continue(task_id, target, lacks) if task_id else None
             if solution is not None and task_id is not None:
                 return solution, task_id
             await self._until_key_is_tried()
             try:
-                self.check(target.zone)
+                self.check(target.place, target.location.path)
                 return await self._buy(target, reason, lacks, lease)
             finally:
                 self._end_first_call()
         finally:
             self._places.release()
 
-    def failed(self, zone: str, why: str) -> None:
-        """Count a solve that failed, or whose clearance was rejected at once."""
-        if self._breaker.failed(zone, self.clock()):
+    def failed(self, place: Place, why: str, path: str | None = None) -> None:
+        """Count a solve that was of no use to *place*, or to one *path* of it."""
+        if self._breaker.failed((place, path) if path else place, self.clock()):
             self.log.warning(
-                "Giving up %s for %g s: %d solves in a row were of no use, the last because %s",
-                zone,
+                "Giving up %s through %s for %g s: %d solves in a row were of no use, the last"
+                " because %s",
+                path or place[0],
+                place[1].address,
                 self.config.breaker_seconds,
                 self.config.breaker_failures,
                 why,
             )
 
-    def accepted(self, zone: str) -> None:
-        """Note that a clearance of *zone* was accepted."""
-        self._breaker.accepted(zone)
+    def accepted(self, place: Place, path: str) -> None:
+        """Note that *path* of *place* accepted a clearance."""
+        self._breaker.accepted(place)
+        self._breaker.accepted((place, path))
 
     async def _buy(
         self,
@@ -146,18 +168,22 @@ class Solver:
             if lease is not None:
                 lease.note_task(new_id)
 
-        zone, exit = target.place
+        exit = target.place[1]
         self._tasks += 1
         try:
             solution = await self.service.solve_challenge(
                 target.url, exit, target.options.rq_data, on_created=created
             )
             if lack := lacks(solution):
-                raise UnexpectedResponse(lack)
+                unexpected = UnexpectedResponse(lack)
+                unexpected.page = solution.body
+                raise unexpected
         except EzCaptchaError as error:
             error.task_id = error.task_id or task_id or None
             if not _may_be_paid_for(error):
                 self._tasks -= 1
+            if isinstance(error, SolveTimeout):  # the service holds its result for a while
+                self._late.put(target.place, (task_id, began + TASK_SECONDS))
             self._count_failure(error)
             if error.is_credentials():
                 self._stop("STOPPED", f"the service refused the key: {error}")
@@ -166,7 +192,7 @@ class Solver:
                 seconds = self.clock() - began
                 message = "%s for %s failed after %.1f s: %s"
                 self.log.warning(message, what, _where(target), seconds, error)
-                self.failed(zone, str(error))
+                self.failed(target.place, str(error))
             raise
         self._note_success(task_id, target, began)
         return solution, task_id
@@ -182,7 +208,7 @@ class Solver:
         self.stats.inc_value("ezcaptcha/tasks/taken_over")
         self.log.info("Continuing the unfinished task %s for %s", task_id, _where(target))
         try:
-            solution = await self.service.wait_for_solution(task_id)
+            solution = await self.service.wait_for_solution(task_id, target.place[1])
             if lack := lacks(solution):
                 raise UnexpectedResponse(lack)
         except EzCaptchaError as error:

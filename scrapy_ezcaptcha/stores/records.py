@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, zone_of
-from scrapy_ezcaptcha.clearances.known import Record
+from scrapy_ezcaptcha.clearances.record import Record
 from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.service.wire import solution_of
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.clearances.clearance import Place
 
-CLEARANCE, ACCEPTED, REFUSED = "clearance", "accepted", "refused"
+CLEARANCE, ACCEPTED, REFUSED, PAGES = "clearance", "accepted", "refused", "pages"
+
+
+_MAX_DIGITS = 12
 
 
 def fields_of(record: Record) -> dict[str, str]:
@@ -34,10 +37,13 @@ def fields_of(record: Record) -> dict[str, str]:
         "header": dict(clearance.headers),
         "cookies": dict(clearance.cookies),
         "tlsVersion": clearance.tls_version,
+        "path": record.path,
+        "only": record.only,
     }
     fields = {_field(CLEARANCE, clearance.id): json.dumps(whole)}
     fields |= {_field(ACCEPTED, clearance.id, host): "" for host in record.accepted}
-    fields |= {_field(REFUSED, clearance.id, host): "" for host in record.refused}
+    fields |= {_field(REFUSED, clearance.id, refuser): "" for refuser in record.refused}
+    fields |= {_field(PAGES, clearance.id, one): str(count) for one, count in record.counts.items()}
     return fields
 
 
@@ -56,21 +62,25 @@ def records_in(
     *place* the exits have no credentials.
     """
     records: dict[str, Record] = {}
-    verdicts: list[list[str]] = []
+    about: list[tuple[list[str], str]] = []
     for name, value in fields.items():
         words = _words(name)
         if words[:1] == [CLEARANCE] and len(words) == 2:
-            clearance = _clearance(words[1], value, place)
-            if clearance is not None and clearance.id not in rejected:
-                records[clearance.id] = Record(clearance)
+            record = _record(words[1], value, place)
+            if record is not None and record.clearance.id not in rejected:
+                records[record.clearance.id] = record
         elif len(words) == 3:
-            verdicts.append(words)
-    for kind, clearance_id, host in verdicts:
-        if clearance_id in records:
-            if kind == ACCEPTED:
-                records[clearance_id].accepted.add(host)
-            elif kind == REFUSED:
-                records[clearance_id].refused.add(host)
+            about.append((words, value))
+    for (kind, clearance_id, who), value in about:
+        record = records.get(clearance_id)
+        if record is None:
+            continue
+        if kind == ACCEPTED:
+            record.accepted.add(who)
+        elif kind == REFUSED:
+            record.refused.add(who)
+        elif kind == PAGES and value.isascii() and value.isdecimal():
+            record.counts[who] = int(value[:_MAX_DIGITS])
     return sorted(records.values(), key=lambda one: one.clearance.created)
 
 
@@ -88,7 +98,7 @@ def _words(name: str) -> list[str]:
     return []
 
 
-def _clearance(clearance_id: str, text: str, place: Place | None) -> Clearance | None:
+def _record(clearance_id: str, text: str, place: Place | None) -> Record | None:
     try:
         whole: dict[str, Any] = json.loads(text)
         solution = solution_of(whole)
@@ -96,6 +106,9 @@ def _clearance(clearance_id: str, text: str, place: Place | None) -> Clearance |
         if zone != whole["zone"] or lacks_for_clearance(solution):
             return None
         origin, created = str(whole["origin"]), float(whole["created"])
-        return Clearance.from_solution(solution, (zone, exit), origin, clearance_id, created)
+        clearance = Clearance.from_solution(solution, (zone, exit), origin, clearance_id, created)
+        names = [whole.get(name) for name in ("path", "only")]
+        path, only = (name if isinstance(name, str) else None for name in names)
+        return Record(clearance, path=path, only=only)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, ExitError):
         return None

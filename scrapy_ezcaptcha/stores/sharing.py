@@ -15,7 +15,7 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import DeferredLock, fail
 from twisted.internet.task import LoopingCall, deferLater
 
-from scrapy_ezcaptcha.clearances.known import Record
+from scrapy_ezcaptcha.clearances.record import Record
 from scrapy_ezcaptcha.errors import FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.stores.lease import SolveFailure
@@ -54,7 +54,7 @@ class Sharing:
     """Keeps the known clearances of this crawl and those in a store alike, if there is a store.
 
     ``lease_seconds`` is how long a lease holds that is not extended. ``on_useless`` is called
-    with the zone of each clearance that another process found to be useless, and with the words.
+    with the place of each clearance that another process found to be useless, and with the words.
     """
 
     known: KnownClearances
@@ -64,7 +64,7 @@ class Sharing:
     stats: StatsCollector
     log: logging.LoggerAdapter[Any]
     lease_seconds: float = 15.0
-    on_useless: Callable[[str, str], None] = lambda _zone, _why: None
+    on_useless: Callable[[Place, str], None] = lambda _place, _why: None
 
     def __post_init__(self, store: Store | None) -> None:
         self._thread: StoreThread | None = None
@@ -186,7 +186,7 @@ class Sharing:
             self._foreign.put(clearance_id, True)
             self.stats.inc_value("ezcaptcha/clearances/shared")
         for _ in useless if knew_place else ():  # else that was before this crawl
-            self.on_useless(place[0], "its clearance was rejected at once, in another process")
+            self.on_useless(place, "its clearance was rejected at once, in another process")
 
     def tell(self, work: Callable[[Store], Any]) -> None:
         """Have *work* done by the store; nobody waits for it."""
@@ -203,7 +203,11 @@ class Sharing:
             return fail(StoreError("there is none"))
         changes = self.known.take_changes()
         news = [
-            (place, clearance_id, change.copy() if isinstance(change, Record) else change)
+            (
+                place,
+                clearance_id,
+                change.copy_of(self.known.process) if isinstance(change, Record) else change,
+            )
             for (place, clearance_id), change in changes.items()
             if self._is_shared(place)
         ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from scrapy_ezcaptcha.clearances.clearance import Place
-    from scrapy_ezcaptcha.clearances.known import Record
+    from scrapy_ezcaptcha.clearances.record import Record
     from scrapy_ezcaptcha.stores.lease import SolveFailure
 
 #: For how many seconds a clearance is kept about which nothing new is written.

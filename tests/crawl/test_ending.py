@@ -69,7 +69,7 @@ def assert_each_page_once(folder: Path, outs: list[Path], count: int) -> None:
     assert sorted(page["url"] for page in pages) == sorted(
         f"http://shop.example/item/{number}" for number in range(1, count + 1)
     )
-    assert all(page["flags"] == ["ezcaptcha"] for page in pages)
+    assert [page["flags"] for page in pages] == [["ezcaptcha"]] * count
     for run in (1, 2):
         log = (folder / f"log{run}.txt").read_text()
         assert "Traceback" not in log
@@ -171,7 +171,7 @@ def test_after_kill_9_the_resumed_crawl_misses_at_most_what_was_in_flight(
 
 def test_after_ctrl_c_while_those_who_waited_are_let_go_each_page_comes_once(tmp_path):
     settings = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}
-    with Sandbox([Site("shop.example", Protection(), latency=0.05)], latency=1) as sandbox:
+    with Sandbox([Site("shop.example", Protection(), latency=0.15)], latency=1) as sandbox:
         process, first = start_crawl(tmp_path, sandbox, 1, 200, **settings)
         wait_for(lambda: sandbox.report()["pages"] > 30)
         assert interrupt(process) < 5

@@ -8,6 +8,7 @@ from support import via
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
 QUICK = {"EZCAPTCHA_POLL_INTERVAL": 0.05}
+NO_BODY = {"EZCAPTCHA_USE_BODY": "never"}
 
 CREDENTIALS = ("ERROR_KEY_DOES_NOT_EXIST", "ERROR_KEY_NOT_AVAILABLE", "ERROR_ZERO_BALANCE")
 THROTTLED = ("ERROR_REQUEST_LIMIT", "ERROR_REQUEST_BANNED")
@@ -176,7 +177,8 @@ def test_a_task_without_end_is_given_up_at_the_solve_timeout(crawl):
 )
 def test_a_solution_without_the_needful_is_a_reason(crawl, solution, reason):
     with Sandbox(latency=0.1, solution=solution) as sandbox:
-        result = crawl(sandbox, protected_and_open(sandbox), settings=QUICK)
+        settings = QUICK | NO_BODY
+        result = crawl(sandbox, protected_and_open(sandbox), settings=settings)
     assert_unsolved(result, reason)
     assert len(sandbox.service.tasks) == 2
     assert result.stat("tasks/failed/UNEXPECTED_RESPONSE") == 2
@@ -186,7 +188,7 @@ def test_a_solution_without_the_needful_is_a_reason(crawl, solution, reason):
 def test_a_zone_that_never_accepts_is_given_up_after_max_attempts(crawl, attempts):
     sites = [Site("shop.example", Protection(accepts=False)), Site("open.example")]
     with Sandbox(sites, latency=0.1) as sandbox:
-        settings = {"EZCAPTCHA_MAX_ATTEMPTS": attempts, "EZCAPTCHA_BREAKER_FAILURES": 9}
+        settings = {"EZCAPTCHA_MAX_ATTEMPTS": attempts, "EZCAPTCHA_BREAKER_FAILURES": 9, **NO_BODY}
         result = crawl(sandbox, protected_and_open(sandbox), settings=settings)
     assert_unsolved(result, f"still challenged after {attempts} solves")
     assert len(sandbox.service.tasks) == attempts
@@ -197,7 +199,7 @@ def test_max_attempts_of_the_request_wins(crawl):
     sites = [Site("shop.example", Protection(accepts=False))]
     with Sandbox(sites, latency=0.1) as sandbox:
         meta = via(sandbox, max_attempts=1)
-        result = crawl(sandbox, [{"url": "http://shop.example/", "meta": meta}])
+        result = crawl(sandbox, [{"url": "http://shop.example/", "meta": meta}], settings=NO_BODY)
     assert "after 1 solves" in result.pages[0]["error"]
     assert len(sandbox.service.tasks) == 1
 

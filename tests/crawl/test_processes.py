@@ -148,7 +148,7 @@ def test_what_one_process_rejected_the_others_do_not_try(crawl, store):
     assert [result.stat("clearances/shared") for result in results[::2]] == [0, 1]
     # What was in flight may have been the first to meet the challenge.
     assert results[1].stat("clearances/shared") + results[1].stat("tasks/created") == 2
-    assert results[1].stat("challenges") <= 1  # what was in flight
+    assert results[1].stat("challenges") <= 2  # what was in flight, and once more
     assert results[2].stat("challenges") == 0
 
 
@@ -158,8 +158,9 @@ def test_a_failure_is_shared_too(crawl, store):
     Who comes later did not see the first failures.
     """
     site = Site("shop.example", Protection(accepts=False))
+    settings = {**store, "EZCAPTCHA_USE_BODY": "never"}
     with Sandbox([site], latency=0.5) as sandbox:
-        crawls = [crawl.begin(sandbox, items(sandbox, 1, 10), settings=store) for _ in range(4)]
+        crawls = [crawl.begin(sandbox, items(sandbox, 1, 10), settings=settings) for _ in range(4)]
         results = [each.result() for each in crawls]
         assert 3 <= len(sandbox.service.tasks) <= 6
     for result in results:

@@ -9,6 +9,8 @@ from support import via
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 
+NO_BODY = {"EZCAPTCHA_USE_BODY": "never"}
+
 
 def items(sandbox, hosts=("shop.example",), users=("exit1",), count=10):
     return [
@@ -75,7 +77,7 @@ def test_a_zone_that_never_accepts_costs_three_tasks_and_nobody_else(crawl):
     sites = [Site("shop.example", Protection(accepts=False)), Site("good.example", Protection())]
     with Sandbox(sites, latency=0.2) as sandbox:
         requests = items(sandbox, ["shop.example", "good.example"], count=30)
-        result = crawl(sandbox, requests)
+        result = crawl(sandbox, requests, settings=NO_BODY)
     bad = [page for page in result.pages if "shop.example" in page["url"]]
     good = [page for page in result.pages if "good.example" in page["url"]]
     assert [page["status"] for page in good] == [200] * 30
@@ -131,7 +133,7 @@ def test_a_host_that_wants_its_own_clearance_gets_one_and_nobody_chases(crawl, f
 def test_a_zone_of_many_hosts_that_never_accepts_costs_three_tasks_too(crawl):
     hosts = ["shop.example", *(f"{name}.shop.example" for name in ("www", "api", "img", "m"))]
     with Sandbox([Site("shop.example", Protection(accepts=False))], latency=0.2) as sandbox:
-        result = crawl(sandbox, items(sandbox, hosts, count=6))
+        result = crawl(sandbox, items(sandbox, hosts, count=6), settings=NO_BODY)
     assert len(result.pages) == 30
     assert all(page["flags"] == ["ezcaptcha-unsolved"] for page in result.pages)
     assert len(sandbox.service.tasks) == 3

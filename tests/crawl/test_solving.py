@@ -190,7 +190,7 @@ def test_use_body_answers_with_the_solutions_page(crawl, sandbox):
     (page,) = result.pages
     assert page["status"] == 200
     assert "Item 3" in page["body"]
-    assert page["flags"] == ["ezcaptcha"]
+    assert page["flags"] == ["ezcaptcha", "ezcaptcha-body"]
     assert sandbox.report()["pages"] == 0  # never downloaded
     assert sandbox.report()["challenges"] == 1
 

@@ -17,7 +17,7 @@ def test_the_defaults_are_the_documented_ones():
     assert read() == Config()
     config = Config()
     assert config.api_url == "https://api.ez-captcha.com"
-    assert (config.poll_interval, config.solve_timeout, config.http_timeout) == (3.0, 120.0, 30.0)
+    assert (config.poll_interval, config.solve_timeout, config.http_timeout) == (3.0, 150.0, 30.0)
     assert (config.max_attempts, config.max_tasks, config.max_concurrent_tasks) == (2, 0, 16)
     assert config.max_waiting == 1000
     assert config.enabled
@@ -48,6 +48,7 @@ def test_settings_may_be_strings_from_the_command_line():
         ({"EZCAPTCHA_CLIENT_KEY": " mine "}, {"EZCAPTCHA_CLIENT_KEY": "env"}, "mine"),
         ({}, {"EZCAPTCHA_CLIENT_KEY": "env", "EZCAPTCHA_API_KEY": "sdk"}, "env"),
         ({"EZCAPTCHA_CLIENT_KEY": ""}, {"EZCAPTCHA_API_KEY": "sdk"}, "sdk"),
+        ({}, {"EZCAPSOLVER_API_KEY": "new", "EZCAPTCHA_API_KEY": "old"}, "new"),
         ({}, {}, ""),
     ],
 )

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance
-from scrapy_ezcaptcha.clearances.known import FIRST, USELESS, KnownClearances, Record
+from scrapy_ezcaptcha.clearances.known import FIRST, USELESS, KnownClearances
+from scrapy_ezcaptcha.clearances.record import Location, Record, Seen
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.solving.breaker import Breaker
@@ -23,22 +24,45 @@ def clearance(number, exit=EXIT, origin=WWW, zone=ZONE):
     return Clearance(zone, origin, exit, task_id, {"user-agent": "UA"}, {"cf_clearance": "c"})
 
 
+def at(host, path="item"):
+    zone = host if host == "other.example" else ZONE
+    return Location(host, zone, f"{host}/{path}")
+
+
+def find(known, host, exit=EXIT, path="item"):
+    return known.find(at(host, path), exit)
+
+
+def accept(known, host, clearance, path="item"):
+    """Let *host* answer a request that would have been challenged by its page."""
+    known.note_challenge(at(host, path))
+    return known.accept(at(host, path), clearance, known.next_number())
+
+
+def challenge(known, host, clearance, path="item", between=lambda: None):
+    """Let *host* challenge a request twice; return what the second one says."""
+    known.note_challenge(at(host, path))
+    seen = known.challenged(at(host, path), clearance, None)
+    between()
+    return known.challenged(at(host, path), clearance, seen) if isinstance(seen, Seen) else seen
+
+
 def held(known, number, origin=WWW, accepted_by=()):
     """Let it know a clearance that some hosts accepted."""
     one = clearance(number, origin=origin)
-    known.add(one)
+    known.add(one, f"{origin}/item")
     for host in accepted_by:
-        known.accept(host, one)
+        accept(known, host, one)
     return one
 
 
 def test_a_clearance_serves_its_zone_by_its_exit(known):
     one = clearance(1)
     known.add(one)
-    assert known.find(ZONE, WWW, EXIT) is one
-    assert known.find(ZONE, API, EXIT) is one
-    assert known.find(ZONE, WWW, Exit.parse("http://other:p@proxy.example:1")) is None
-    assert known.find("other.example", "other.example", EXIT) is None
+    assert find(known, WWW) is one
+    assert find(known, API) is one
+    assert find(known, WWW, Exit.parse("http://other:p@proxy.example:1")) is None
+    assert find(known, "other.example") is None
     assert known.has_zone(ZONE)
     assert not known.has_zone("other.example")
 
@@ -46,10 +70,10 @@ def test_a_clearance_serves_its_zone_by_its_exit(known):
 def test_a_rejection_counts_once_however_many_answers_come(known):
     one = clearance(1)
     known.add(one)
-    known.accept(WWW, one)
-    assert known.reject(WWW, one)[0] == "rejected"
-    assert [known.reject(WWW, one) for _ in range(5)] == [None] * 5
-    assert known.find(ZONE, WWW, EXIT) is None
+    accept(known, WWW, one)
+    assert challenge(known, WWW, one)[0] == "rejected"
+    assert [challenge(known, WWW, one) for _ in range(5)] == [None] * 5
+    assert find(known, WWW) is None
     assert not known.has_zone(ZONE)
 
 
@@ -59,73 +83,73 @@ def test_what_another_process_found_worn_out_was_of_use(known):
         known.add(each)
         known.learn(each.place, [], {each.id: unused})
     assert (known.has_served(one), known.has_served(two)) == (True, False)
-    assert known.reject(WWW, one) is None
+    assert challenge(known, WWW, one) is None
 
 
 def test_a_late_rejection_does_not_touch_the_successor(known):
     one, two = clearance(1), clearance(2)
     known.add(one)
-    known.reject(WWW, one)
+    challenge(known, WWW, one)
     known.add(two)
-    assert known.reject(WWW, one) is None
-    assert known.find(ZONE, WWW, EXIT) is two
+    assert challenge(known, WWW, one) is None
+    assert find(known, WWW) is two
 
 
 def test_one_that_nobody_ever_accepted_is_told_from_one_that_wore_out(known):
     one = held(known, 1)
     assert not known.has_served(one)
-    assert known.reject(WWW, one) is USELESS
+    assert challenge(known, WWW, one) is USELESS
     two = held(known, 2)
-    assert known.accept(WWW, two) is True
-    assert known.accept(API, two) is False
-    assert known.reject(API, two)[0] == "rejected"
+    assert accept(known, WWW, two) is True
+    assert accept(known, API, two) is False
+    assert challenge(known, API, two)[0] == "rejected"
     assert known.has_served(two)  # although it is gone
 
 
 def test_a_host_that_alone_refuses_gets_its_own_and_the_zone_keeps_its(known):
     one = held(known, 1, accepted_by=[WWW])
-    assert known.reject(ADMIN, one)[0] == "host"
-    assert known.find(ZONE, ADMIN, EXIT) is None
-    assert known.find(ZONE, WWW, EXIT) is one
+    assert challenge(known, ADMIN, one)[0] == "host"
+    assert find(known, ADMIN) is None
+    assert find(known, WWW) is one
     own = held(known, 2, ADMIN, accepted_by=[ADMIN])
     for _ in range(3):
-        assert known.find(ZONE, ADMIN, EXIT) is own
-        assert known.find(ZONE, WWW, EXIT) is one
-    assert known.reject(ADMIN, own)[0] == "rejected"
-    assert known.find(ZONE, WWW, EXIT) is one
-    assert known.find(ZONE, ADMIN, EXIT) is None
+        assert find(known, ADMIN) is own
+        assert find(known, WWW) is one
+    assert challenge(known, ADMIN, own)[0] == "rejected"
+    assert find(known, WWW) is one
+    assert find(known, ADMIN) is None
 
 
 def test_when_the_zones_has_expired_the_newer_one_of_another_host_is_tried_first(known):
     """API was the first to notice that the zone's clearance had expired."""
     one = held(known, 1, accepted_by=[WWW])
-    assert known.reject(API, one)[0] == "host"
+    assert challenge(known, API, one)[0] == "host"
     two = held(known, 2, API, accepted_by=[API])
-    assert known.find(ZONE, WWW, EXIT) is one
-    assert known.reject(WWW, one)[0] == "rejected"
-    assert known.find(ZONE, WWW, EXIT) is two  # at no cost
+    assert find(known, WWW) is one
+    assert challenge(known, WWW, one)[0] == "rejected"
+    assert find(known, WWW) is two  # at no cost
 
 
 def test_if_the_odd_host_came_first_the_others_share_what_the_second_got(known):
     one = held(known, 1, ADMIN, accepted_by=[ADMIN])
-    assert known.reject(WWW, one)[0] == "host"
+    assert challenge(known, WWW, one)[0] == "host"
     two = held(known, 2, WWW, accepted_by=[WWW])
-    first = known.find(ZONE, API, EXIT)
+    first = find(known, API)
     if first is one:
-        assert known.reject(API, one)[0] == "host"
-    assert known.find(ZONE, API, EXIT) is two
-    assert known.find(ZONE, ADMIN, EXIT) is one
+        assert challenge(known, API, one)[0] == "host"
+    assert find(known, API) is two
+    assert find(known, ADMIN) is one
 
 
 def test_before_anybody_accepted_it_only_the_host_it_was_solved_for_can_drop_it(known):
     one = held(known, 1)
     for host in (ADMIN, API):
-        assert known.reject(host, one)[0] == "host"
-        assert known.reject(host, one) is None
-        assert known.find(ZONE, host, EXIT) is None
-    assert known.find(ZONE, WWW, EXIT) is one
-    assert known.reject(WWW, one) is USELESS
-    assert known.find(ZONE, WWW, EXIT) is None
+        assert challenge(known, host, one)[0] == "host"
+        assert challenge(known, host, one) is None
+        assert find(known, host) is None
+    assert find(known, WWW) is one
+    assert challenge(known, WWW, one) is USELESS
+    assert find(known, WWW) is None
 
 
 def test_a_host_tries_two_of_its_siblings_then_wants_its_own(known):
@@ -134,24 +158,104 @@ def test_a_host_tries_two_of_its_siblings_then_wants_its_own(known):
         held(known, number, host, accepted_by=[host]) for number, host in enumerate(hosts)
     ]
     for _ in range(2):
-        tried = known.find(ZONE, API, EXIT)
+        tried = find(known, API)
         assert tried in clearances
-        assert known.reject(API, tried)[0] == "host"
-    assert known.find(ZONE, API, EXIT) is None
+        assert challenge(known, API, tried)[0] == "host"
+    assert find(known, API) is None
     own = held(known, 9, API)
-    assert known.find(ZONE, API, EXIT) is own
-    assert [known.find(ZONE, host, EXIT) for host in hosts] == clearances
+    assert find(known, API) is own
+    assert [find(known, host) for host in hosts] == clearances
 
 
 def test_renewed_cookies_are_kept_only_while_the_clearance_is(known):
-    one = clearance(1)
-    known.add(one)
-    newer = Clearance(ZONE, WWW, EXIT, one.id, one.headers, {"cf_clearance": "newer"})
-    known.renew(newer)
-    assert known.find(ZONE, WWW, EXIT) is newer
-    known.reject(WWW, newer)
-    known.renew(newer)
-    assert known.find(ZONE, WWW, EXIT) is None
+    one = held(known, 1)
+    known.renew(one, {"cf_clearance": "newer"})
+    assert find(known, WWW).cookies == {"cf_clearance": "newer"}
+    challenge(known, WWW, find(known, WWW))
+    known.renew(one, {"cf_clearance": "newest"})
+    assert find(known, WWW) is None
+
+
+def test_a_renewal_does_not_overwrite_a_newer_one(known):
+    one = held(known, 1)
+    known.renew(one, {"cf_clearance": "newer"})
+    known.renew(one, {"cf_clearance": "of an old answer", "__cf_bm": "bm"})
+    assert find(known, WWW).cookies == {"cf_clearance": "newer", "__cf_bm": "bm"}
+
+
+def test_a_challenge_of_an_old_cookie_says_nothing_about_the_new_one(known):
+    one = held(known, 1, accepted_by=[WWW])
+    known.renew(one, {"cf_clearance": "newer"})
+    assert challenge(known, WWW, one) is None
+    assert find(known, WWW).cookies == {"cf_clearance": "newer"}
+
+
+def test_a_challenged_request_is_sent_once_more_before_anything_is_concluded(known):
+    one = held(known, 1, accepted_by=[WWW])
+    assert isinstance(known.challenged(at(WWW), one, None), Seen)
+    assert find(known, WWW) is one
+
+
+def test_a_clearance_that_lets_others_through_is_kept_and_the_path_gets_its_own(known):
+    one = held(known, 1, accepted_by=[WWW])
+    known.note_challenge(at(WWW, "login"))
+    seen, times = None, 0
+    while seen is None or isinstance(seen, Seen):
+        seen, times = known.challenged(at(WWW, "login"), one, seen), times + 1
+        accept(known, WWW, one)  # sent after the challenge
+    assert times == 5
+    assert seen == ("path", f"{WWW}/login refuses the clearances of the zone")
+    assert find(known, WWW) is one
+    assert find(known, WWW, path="login") is None
+    assert known.differs(at(WWW, "login"), one.place) == f"{WWW}/login"
+    own = clearance(2)
+    known.add(own, f"{WWW}/login", f"{WWW}/login")
+    assert find(known, WWW, path="login") is own
+    assert find(known, WWW) is one
+
+
+def test_a_page_sent_before_the_challenge_says_nothing_about_the_time_after(known):
+    one = held(known, 1, accepted_by=[WWW])
+    before = known.next_number()
+    late = challenge(known, WWW, one, between=lambda: known.accept(at(WWW), one, before))
+    assert late[0] == "rejected"
+
+
+def test_pages_of_another_process_count_too():
+    ours, theirs = KnownClearances(keeps_changes=True), KnownClearances(keeps_changes=True)
+    one = held(ours, 1, accepted_by=[WWW])
+    theirs.learn(one.place, [Record(one, accepted={WWW})], {})
+
+    def pass_on():
+        accept(theirs, WWW, one)
+        (record,) = theirs.records(one.place)
+        ours.learn(one.place, [record.copy_of(theirs.process)], {})
+
+    assert isinstance(challenge(ours, WWW, one, between=pass_on), Seen)
+    assert challenge(ours, WWW, one)[0] == "rejected"
+
+
+def test_a_page_of_an_open_path_is_no_acceptance(known):
+    one = held(known, 1)
+    assert known.accept(at(WWW, "open"), one, known.next_number()) is False
+    assert not known.has_served(one)
+    assert challenge(known, WWW, one) is USELESS
+
+
+def test_where_nothing_else_is_known_a_new_path_does_not_end_the_zones_clearance(known):
+    one = held(known, 1, accepted_by=[WWW])
+    assert challenge(known, WWW, one, "login")[0] == "path"
+    assert find(known, WWW) is one
+    assert known.differs(at(WWW, "login"), one.place) is None  # it may have expired for all
+    assert challenge(known, WWW, one)[0] == "rejected"
+
+
+def test_whose_fault_a_challenge_is(known):
+    one = held(known, 1)
+    assert known.fails(at(WWW), one)
+    assert not known.fails(at(API), one)
+    accept(known, WWW, one)
+    assert not known.fails(at(WWW), one)
 
 
 def test_the_least_recently_used_goes_first_and_memory_is_bounded():
@@ -166,17 +270,17 @@ def test_the_least_recently_used_goes_first_and_memory_is_bounded():
     assert known.records((ZONE, exits[0]))
     for exit in exits:
         for record in list(known.records((ZONE, exit))):
-            known.accept(WWW, record.clearance)
-            known.reject(WWW, record.clearance)
+            accept(known, WWW, record.clearance)
+            challenge(known, WWW, record.clearance)
     assert len(known) == 0
     assert not known.has_zone(ZONE)
 
 
 def test_the_clearances_of_one_zone_and_exit_are_bounded_too(known):
-    for number in range(1000):
+    for number in range(2000):
         known.add(clearance(number))
     kept = [record.clearance.id for record in known.records((ZONE, EXIT))]
-    assert kept == [f"task{number}" for number in range(900, 1000)]
+    assert kept == [f"task{number}" for number in range(1000, 2000)]
 
 
 def test_a_hundred_thousand_zones_and_exits_do_not_grow_without_end(known):
@@ -186,38 +290,41 @@ def test_a_hundred_thousand_zones_and_exits_do_not_grow_without_end(known):
 
     for number in range(100_000):
         known.add(one(number))
-        known.accept(WWW, one(number))
+        accept(known, WWW, one(number))
         if number % 3 == 0:
-            known.reject(ADMIN, one(number))
+            challenge(known, ADMIN, one(number))
     assert len(known) == 10_000
     remembered = [number for number in range(100_000) if known.has_served_here(one(number))]
     assert remembered == list(range(90_000, 100_000))
     assert all(known.has_zone(f"{number}.example") for number in range(500))
     for number in range(90_000, 100_000):
-        known.reject(WWW, one(number))
+        challenge(known, WWW, one(number))
     assert not any(known.has_zone(f"{number}.example") for number in range(500))
 
 
 def test_why_a_task_is_bought(known):
     place = (ZONE, EXIT)
-    assert known.reason_for(WWW, place) is FIRST
+    assert known.reason_for(at(WWW), place) is FIRST
     one = held(known, 1)
     for _ in range(3):
-        known.accept(WWW, one)
-    known.reject(ADMIN, one)
-    assert known.reason_for(ADMIN, place) == ("host", f"{ADMIN} refuses the clearances of the zone")
-    known.reject(WWW, one)
-    assert known.reason_for(WWW, place) == (
+        accept(known, WWW, one)
+    challenge(known, ADMIN, one)
+    assert known.reason_for(at(ADMIN), place) == (
+        "host",
+        f"{ADMIN} refuses the clearances of the zone",
+    )
+    challenge(known, WWW, one)
+    assert known.reason_for(at(WWW), place) == (
         "rejected",
         "the last clearance was rejected after serving 3 pages",
     )
-    known.reject(WWW, held(known, 2))
-    assert known.reason_for(WWW, place)[0] == "useless"
+    challenge(known, WWW, held(known, 2))
+    assert known.reason_for(at(WWW), place)[0] == "useless"
     known.solve_failed(place, "SOLVE_TIMEOUT")
-    assert known.reason_for(WWW, place)[1] == "the last solve failed (SOLVE_TIMEOUT)"
+    assert known.reason_for(at(WWW), place)[1] == "the last solve failed (SOLVE_TIMEOUT)"
     three = held(known, 3)
     known.learn(place, [], {three.id: False})
-    assert known.reason_for(WWW, place)[0] == "rejected_elsewhere"
+    assert known.reason_for(at(WWW), place)[0] == "rejected_elsewhere"
 
 
 def test_changes_are_taken_once_and_can_be_given_back():
@@ -228,7 +335,7 @@ def test_changes_are_taken_once_and_can_be_given_back():
     (change,) = changes.values()
     assert (change.clearance, change.accepted) == (one, {WWW})
     known.return_changes(changes)
-    known.reject(WWW, one)
+    challenge(known, WWW, one)
     assert known.take_changes() == {((ZONE, EXIT), one.id): False}
 
 
@@ -237,10 +344,10 @@ def test_what_others_know_does_not_undo_what_is_newer_here():
     one = held(known, 1)
     older = Clearance(ZONE, WWW, EXIT, one.id, one.headers, {"cf_clearance": "older"})
     assert known.learn(one.place, [Record(older)], {}) == ([], [])
-    assert known.find(ZONE, WWW, EXIT) is one
-    known.reject(WWW, one)
+    assert find(known, WWW) is one
+    challenge(known, WWW, one)
     assert known.learn(one.place, [Record(one)], {}) == ([], [])
-    assert known.find(ZONE, WWW, EXIT) is None
+    assert find(known, WWW) is None
 
 
 def test_what_others_know_is_learned_with_who_accepts_it():
@@ -289,9 +396,9 @@ def test_a_suspect_counts_where_another_solve_would_be_one_too_many():
 def test_a_suspect_is_refused_by_some_and_accepted_by_none(known):
     one = held(known, 1)
     assert known.suspects((ZONE, EXIT)) == 0
-    known.reject(API, one)
+    challenge(known, API, one)
     assert known.suspects((ZONE, EXIT)) == 1
-    known.accept(WWW, one)
+    accept(known, WWW, one)
     assert known.suspects((ZONE, EXIT)) == 0
 
 

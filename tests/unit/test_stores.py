@@ -22,7 +22,8 @@ from twisted.internet.task import Clock
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance
 from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
-from scrapy_ezcaptcha.clearances.known import KnownClearances, Record
+from scrapy_ezcaptcha.clearances.known import KnownClearances
+from scrapy_ezcaptcha.clearances.record import Location, Record
 from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.stores import Store, StoreError, sharing, thread
@@ -39,6 +40,7 @@ ZONE = "shop.example"
 PLACE = (ZONE, EXIT)
 KEY = "key"
 LEASE = 10.0
+HERE = Location(ZONE, ZONE, f"{ZONE}/item")
 
 
 def file_store(path, *, is_own=False, **options):
@@ -545,7 +547,7 @@ class Process:
             reactor=reactor,
             stats=self.stats,
             log=LOG,
-            on_useless=lambda zone, why: self.useless.append(zone),
+            on_useless=lambda place, why: self.useless.append(place),
         )
 
     def ids(self):
@@ -554,7 +556,13 @@ class Process:
     def learn(self, clearance):
         """Know *clearance* with its verdicts, as if it had been bought and used here."""
         self.known.add(clearance)
-        self.known.accept(ZONE, clearance)
+        self.known.note_challenge(HERE)
+        self.known.accept(HERE, clearance, self.known.next_number())
+
+    def reject(self, clearance):
+        """Have *clearance* challenged twice."""
+        seen = self.known.challenged(HERE, clearance, None)
+        self.known.challenged(HERE, clearance, seen)
 
 
 @pytest.fixture
@@ -620,7 +628,7 @@ class TestSharing:
             ours.known.add(clearance())
             gone = clearance(9, OTHER_EXIT)
             ours.known.add(gone)
-            ours.known.reject(ZONE, gone)
+            ours.reject(gone)
             for _ in range(5):
                 await ours.sharing.refresh(PLACE)
             ours.sharing.write_soon()
@@ -676,13 +684,13 @@ class TestSharing:
             for number in (1, 2):
                 one = clearance(number)
                 theirs.known.add(one)
-                theirs.known.reject(ZONE, one)
+                theirs.reject(one)
                 await theirs.sharing.refresh(PLACE)
                 await ours.sharing.refresh(PLACE)
             await close(ours, theirs)
 
         run(scenario)
-        assert ours.useless == [ZONE]  # the first one was before it knew the place
+        assert ours.useless == [PLACE]  # the first one was before it knew the place
         assert theirs.useless == []
 
     def test_where_others_have_another_address_it_goes_on_alone(self, two, run, caplog):

@@ -1,0 +1,191 @@
+"""What is known of one clearance, and what a challenge says about it. Decisions only.
+
+A challenge is evidence, not a verdict: Cloudflare may challenge a visitor whose clearance is
+valid. A request costs nothing, and a task costs money, so a challenged request is sent once
+more with the same clearance before anything is concluded. If it is challenged again, it
+matters whether the clearance let other requests through that were sent in between: if so,
+the clearance is good and the problem belongs to the path or host of this request; if not,
+the clearance has expired, was useless from the start, or does not serve this host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from scrapy_ezcaptcha.clearances.clearance import CLEARANCE_COOKIE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scrapy_ezcaptcha.clearances.clearance import Clearance
+
+# A host tries this many clearances of other hosts; then it wants one of its own.
+_MAX_REFUSALS = 2
+
+# A request is sent again with a clearance that lets others through at most so often.
+_MAX_STRAYS = 4
+
+_MAX_PATHS = 1000  # of a clearance, with its pages
+
+
+class Location(NamedTuple):
+    """Where a request goes: its host, the zone of that, and the first segment of its path.
+
+    ``path`` begins with the host: ``www.shop.example/item``.
+    """
+
+    host: str
+    zone: str
+    path: str
+
+
+class Seen(NamedTuple):
+    """What was known of a clearance when a request that carried it was challenged.
+
+    ``sent`` is how many requests this process had sent by then, ``elsewhere`` how many pages
+    the clearance had brought to other processes, ``times`` how often the request was challenged.
+    """
+
+    clearance: str
+    sent: int
+    elsewhere: int
+    times: int
+
+
+class Verdict(Enum):
+    """What a second challenge says about the clearance."""
+
+    EXPIRED = "no host accepts it any more"
+    USELESS = "no host ever accepted it"
+    REFUSED_BY_HOST = "the host does not accept it; other hosts may"
+    REFUSED_BY_PATH = "the host accepts it, but not for this path"
+
+
+@dataclass(eq=False)
+class Record:
+    """A clearance, the hosts that accept it, and the hosts and paths that refuse it.
+
+    ``counts`` holds the pages that it brought, by process. ``paths`` are those of this process
+    for which it was accepted, ``last_sent`` is the number of the last request that it let through.
+    ``path`` is the path for which it was bought, ``only`` the host or path for which alone it
+    was bought, because the zone had a good clearance already.
+    ``refused_at`` is how many requests had been sent when this process noted a refusal.
+    """
+
+    clearance: Clearance
+    accepted: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
+    path: str | None = None
+    only: str | None = None
+    paths: set[str] = field(default_factory=set)
+    last_sent: int = 0
+    refused_at: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pages(self) -> int:
+        """The pages that it brought to all processes."""
+        return sum(self.counts.values())
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether some host refuses it."""
+        return any("/" not in refused for refused in self.refused)
+
+    def elsewhere(self, process: str) -> int:
+        """Return the pages that it brought to processes other than *process*."""
+        return self.pages - self.counts.get(process, 0)
+
+    def copy_of(self, process: str) -> Record:
+        """Return what *process* knows, as a record that does not change any more."""
+        counts = {process: self.counts[process]} if process in self.counts else {}
+        record = Record(self.clearance, set(self.accepted), set(self.refused), counts)
+        record.path, record.only = self.path, self.only
+        return record
+
+    def merge(self, other: Record, process: str) -> None:
+        """Take over what *other* processes than this one know."""
+        self.clearance = other.clearance
+        self.accepted |= other.accepted
+        self.refused |= other.refused
+        self.path, self.only = self.path or other.path, self.only or other.only
+        self.counts |= {one: count for one, count in other.counts.items() if one != process}
+
+    def is_alive(self, since: Seen, process: str) -> bool:
+        """Whether it let a request through that was sent after *since*."""
+        return self.last_sent > since.sent or self.elsewhere(process) > since.elsewhere
+
+    def served(self, location: Location, process: str, sent: int) -> None:
+        """Note a page, in answer to the request number *sent* of *process*."""
+        self.accepted.add(location.host)
+        self.counts[process] = self.counts.get(process, 0) + 1
+        self.last_sent = max(self.last_sent, sent)
+        if len(self.paths) < _MAX_PATHS:
+            self.paths.add(location.path)
+
+    def fails(self, location: Location) -> bool:
+        """Whether it was bought for the path of *location*, which did not accept it yet."""
+        if self.path is None:  # bought by another process of an older version
+            return location.host == self.clearance.origin and not self.accepted
+        return self.path == location.path and location.path not in self.paths
+
+    def is_same(self, carried: Clearance) -> bool:
+        """Whether *carried* has the cookie that is known; a site may have renewed it since."""
+        cookies = self.clearance.cookies
+        return cookies.get(CLEARANCE_COOKIE) == carried.cookies.get(CLEARANCE_COOKIE)
+
+    def refuses(self, location: Location) -> bool:
+        """Whether the host or the path of *location* refuses it."""
+        return location.host in self.refused or location.path in self.refused
+
+    def refuse(self, refuser: str, since: Seen) -> None:
+        """Note that *refuser*, a host or a path, does not accept it."""
+        self.refused.add(refuser)
+        self.refused_at[refuser] = since.sent
+
+    def is_good_for_others(self, refuser: str) -> bool:
+        """Whether it let requests through although *refuser* refused it."""
+        refused_at = self.refused_at.get(refuser)
+        return refused_at is not None and self.last_sent > refused_at
+
+    def judge(self, location: Location, seen: Seen, process: str) -> Verdict | None:
+        """Say what a challenge means after *seen*; None: the request is to be sent once more."""
+        if self.is_alive(seen, process):
+            if seen.times < _MAX_STRAYS:
+                return None
+            is_host = location.host not in self.accepted
+            return Verdict.REFUSED_BY_HOST if is_host else Verdict.REFUSED_BY_PATH
+        if location.host in self.accepted:
+            knows_path = location.path in self.paths or len(self.paths) in {0, _MAX_PATHS}
+            return Verdict.EXPIRED if knows_path else Verdict.REFUSED_BY_PATH
+        is_own = location.host == self.clearance.origin
+        return Verdict.USELESS if is_own and not self.accepted else Verdict.REFUSED_BY_HOST
+
+
+def best_for(location: Location, records: Sequence[Record]) -> Clearance | None:
+    """Return the clearance of *records*, the oldest first, that serves *location* best.
+
+    One bought for this very path goes first, then one that the host accepted, then one that was
+    bought for the host, then the newest.
+    """
+    host = location.host
+    tries_others = sum(host in record.refused for record in records) < _MAX_REFUSALS
+    candidates = [
+        (
+            record.only in {location.path, host},
+            record.only is None,
+            host in record.accepted,
+            host == record.clearance.origin,
+            number,
+        )
+        for number, record in enumerate(records)
+        if not record.refuses(location)
+        and (
+            host in record.accepted
+            or host == record.clearance.origin
+            or (tries_others and not record.is_doubtful)
+        )
+    ]
+    return records[max(candidates)[-1]].clearance if candidates else None

@@ -1,0 +1,255 @@
+"""A challenge is evidence, not a verdict, and a paid task ends in a page."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from support import via
+
+from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
+
+
+def items(sandbox, count, *, host="shop.example", path="item", user="exit1", **more):
+    return [
+        {"url": f"http://{host}/{path}/{number}", "meta": via(sandbox, user), **more}
+        for number in range(1, count + 1)
+    ]
+
+
+def sandbox_of(protection, *, zone="shop.example", latency=0.3, **more):
+    return Sandbox([Site(zone, protection, latency=0.01), Site("open.example")], latency=latency)
+
+
+def statuses(result, containing=""):
+    return Counter(page["status"] for page in result.pages if containing in page["url"])
+
+
+def test_stray_challenges_throw_no_clearance_away(crawl):
+    with sandbox_of(Protection(strays=0.1)) as sandbox:
+        result = crawl(sandbox, items(sandbox, 100))
+        assert len(sandbox.service.tasks) <= 2
+    assert statuses(result) == {200: 100}
+    assert result.stat("challenges/stray") > 0
+    assert result.stat("clearances/rejected") <= 1  # two in a row may meet the last request
+
+
+def with_logins(sandbox, pages, logins):
+    """Requests of pages, with some of /login among them."""
+    requests = items(sandbox, pages)
+    for number in range(logins):
+        at = number * pages // logins
+        requests[at:at] = items(sandbox, 1, path="login", dont_filter=True)
+    return requests
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_path_that_is_always_challenged_leaves_the_zones_clearance_alone(crawl, concurrency):
+    settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": concurrency, "EZCAPTCHA_USE_BODY": "never"}
+    settings |= {"EZCAPTCHA_MAX_ATTEMPTS": 5}
+    with sandbox_of(Protection(always=("/login",))) as sandbox:
+        result = crawl(sandbox, with_logins(sandbox, 200, 10), settings=settings)
+        assert len(sandbox.service.tasks) <= 5
+    assert statuses(result, "/item/") == {200: 200}
+    assert result.log.count("Giving up shop.example/login through") == 1
+    assert "the last clearance was rejected after" not in result.log
+
+
+def test_a_clearance_bound_to_the_tls_hello_brings_its_page(crawl):
+    with sandbox_of(Protection(binds_tls=True)) as sandbox:
+        result = crawl(sandbox, items(sandbox, 30))
+        tasks = len(sandbox.service.tasks)
+    pages = [page for page in result.pages if page["status"] == 200]
+    assert len(pages) >= tasks > 0
+    assert all(page["flags"] == ["ezcaptcha", "ezcaptcha-body"] for page in pages)
+    assert result.stat("requests/answered_by_body") == len(pages)
+    assert result.log.count("EZCAPTCHA_IMPERSONATE=True") == 1
+
+
+def test_a_proxys_own_errors_are_no_acceptance(crawl):
+    faults = [Fault("proxy", "html", status=502, times=None, chance=0.2)]
+    sites = [Site("shop.example", Protection(accepts=False), latency=0.01)]
+    settings = {"EZCAPTCHA_USE_BODY": "never"}
+    with Sandbox(sites, latency=0.2, faults=faults) as sandbox:
+        result = crawl(sandbox, items(sandbox, 40), settings=settings)
+        assert len(sandbox.service.tasks) <= 3
+    assert set(statuses(result)) <= {403, 502}
+
+
+def test_an_open_path_says_nothing_about_a_protected_one(crawl):
+    protection = Protection(accepts=False, paths=("/item/",))
+    with sandbox_of(protection) as sandbox:
+        requests = [
+            request
+            for pair in zip(items(sandbox, 40), items(sandbox, 40, path="page"), strict=True)
+            for request in pair
+        ]
+        settings = {"EZCAPTCHA_USE_BODY": "never"}
+        result = crawl(sandbox, requests, settings=settings)
+        assert len(sandbox.service.tasks) <= 4
+    assert statuses(result, "/page/") == {200: 40}
+    assert statuses(result, "/item/") == {403: 40}
+
+
+def test_hosts_that_want_their_own_get_one_each(crawl):
+    hosts = [f"h{number}.shop.example" for number in range(6)]
+    with sandbox_of(Protection(per_host=True)) as sandbox:
+        requests = [one for host in hosts for one in items(sandbox, 4, host=host)]
+        result = crawl(sandbox, requests)
+        assert len(sandbox.service.tasks) == 6
+    assert statuses(result) == {200: 24}
+
+
+def test_attempts_belong_to_the_request_also_when_it_is_retried(crawl):
+    protection = Protection(accepts=False, status=503)
+    settings = {"EZCAPTCHA_MAX_ATTEMPTS": 1, "RETRY_ENABLED": True, "EZCAPTCHA_USE_BODY": "never"}
+    with sandbox_of(protection) as sandbox:
+        result = crawl(sandbox, items(sandbox, 1), settings=settings)
+        assert len(sandbox.service.tasks) == 1
+    assert statuses(result) == {503: 1}
+
+
+def test_redirects_count_as_pages(crawl):
+    with sandbox_of(Protection(max_uses=20)) as sandbox:
+        requests = [
+            {
+                "url": f"http://shop.example/redirect?to=http://open.example/item/{number}",
+                "meta": via(sandbox),
+            }
+            for number in range(200)
+        ]
+        result = crawl(sandbox, requests)
+        assert len(sandbox.service.tasks) <= 10
+    assert statuses(result) == {200: 200}
+
+
+def test_renewals_cost_nothing(crawl):
+    with sandbox_of(Protection(renew_every=10)) as sandbox:
+        result = crawl(sandbox, items(sandbox, 200))
+        assert len(sandbox.service.tasks) == 1
+    assert statuses(result) == {200: 200}
+
+
+def test_a_zone_of_many_hosts_pays_once_for_each_lifetime(crawl):
+    hosts = [f"h{number}.shop.example" for number in range(200)]
+    with sandbox_of(Protection(max_age=1.5), latency=0.5) as sandbox:
+        requests = [one for host in hosts for one in items(sandbox, 4, host=host)]
+        result = crawl(sandbox, requests)
+        assert len(sandbox.service.tasks) <= 10
+    assert statuses(result) == {200: 800}
+
+
+def test_an_exit_that_is_dead_for_the_service_costs_only_its_own_pages(crawl):
+    class Half(Sandbox):
+        """Its worker cannot use exit2."""
+
+    with sandbox_of(Protection()) as sandbox:
+        create = sandbox.service._create_task
+
+        def refuse_exit2(payload):
+            if "exit2" in payload["task"]["proxy"]:
+                from scrapy_ezcaptcha.sandbox.service import _error
+
+                return _error("ERROR_PROXY_CONNECT", "no route", status=500)
+            return create(payload)
+
+        sandbox.service._create_task = refuse_exit2
+        requests = [
+            request
+            for pair in zip(
+                items(sandbox, 100), items(sandbox, 100, path="other", user="exit2"), strict=True
+            )
+            for request in pair
+        ]
+        result = crawl(sandbox, requests)
+    assert statuses(result, "/item/") == {200: 100}
+    assert statuses(result, "/other/") == {403: 100}
+
+
+@pytest.mark.parametrize("setting", ["always", "never"])
+def test_the_page_of_a_solution_by_setting(crawl, setting):
+    with sandbox_of(Protection(binds_tls=True)) as sandbox:
+        result = crawl(sandbox, items(sandbox, 4), settings={"EZCAPTCHA_USE_BODY": setting})
+        tasks = len(sandbox.service.tasks)
+    if setting == "always":
+        assert (statuses(result), tasks) == ({200: 4}, 4)
+    else:
+        assert statuses(result) == {403: 4}
+        assert "ezcaptcha/requests/answered_by_body" not in result.stats
+
+
+def test_sixty_pages_through_short_lived_clearances(crawl):
+    """A lifetime of 4 s and a solve of 2 s, at a quarter of the time."""
+    site = Site("shop.example", Protection(max_age=1.0), latency=0.15)
+    with Sandbox([site], latency=0.5) as sandbox:
+        settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 2}
+        result = crawl(sandbox, items(sandbox, 60), settings=settings)
+        issued = len(sandbox.service.tasks)
+        seconds = result.stats["elapsed_time_seconds"]
+    assert statuses(result) == {200: 60}
+    assert issued <= seconds / 1.0 + 1
+
+
+LATE = {"EZCAPTCHA_SOLVE_TIMEOUT": 1.0, "EZCAPTCHA_POLL_INTERVAL": 0.1}
+
+
+def test_a_result_that_is_late_is_waited_for_and_not_bought_again(crawl):
+    with sandbox_of(Protection(), latency=1.4) as sandbox:
+        result = crawl(sandbox, items(sandbox, 1), settings=LATE)
+        assert len(sandbox.service.tasks) == 1
+    assert statuses(result) == {200: 1}
+    assert result.stat("tasks/failed/SOLVE_TIMEOUT") == 1
+    assert result.stat("tasks/taken_over") == 1
+
+
+def test_the_next_run_goes_on_waiting_for_a_late_result(crawl, tmp_path):
+    settings = {**LATE, "EZCAPTCHA_MAX_ATTEMPTS": 1, "EZCAPTCHA_STORE": str(tmp_path / "c.sqlite")}
+    with sandbox_of(Protection(), latency=1.5) as sandbox:
+        first = crawl(sandbox, items(sandbox, 1), settings=settings)
+        second = crawl(sandbox, items(sandbox, 1), settings=settings)
+        assert len(sandbox.service.tasks) == 1
+    assert [statuses(first), statuses(second)] == [{403: 1}, {200: 1}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"errorId": 1, "status": "error", "errorCode": "ERROR_SERVICE_TIMEOUT", "requestId": "r-7"},
+        {"errorId": 0, "status": "error", "errorCode": "ERROR_PROXY_CONNECT", "requestId": "r-7"},
+    ],
+)
+def test_a_task_that_has_failed_is_not_asked_for_again(crawl, answer):
+    body = json.dumps(answer).encode()
+    faults = [Fault("getTaskResult", "raw", body=body, status=500, times=None)]
+    with Sandbox([Site("shop.example", Protection())], latency=0.1, faults=faults) as sandbox:
+        result = crawl(sandbox, items(sandbox, 1), settings={"EZCAPTCHA_MAX_ATTEMPTS": 1})
+        assert sandbox.service.calls == {"createTask": 1, "getTaskResult": 1}
+    assert f"{answer['errorCode']} (request r-7)" in result.log
+
+
+def test_a_task_that_is_ready_without_a_solution_twice_has_failed(crawl):
+    body = json.dumps({"errorId": 0, "status": "ready", "solution": None}).encode()
+    faults = [Fault("getTaskResult", "raw", body=body, times=None)]
+    with Sandbox([Site("shop.example", Protection())], latency=0.1, faults=faults) as sandbox:
+        crawl(sandbox, items(sandbox, 1), settings={"EZCAPTCHA_MAX_ATTEMPTS": 1})
+        assert sandbox.service.calls == {"createTask": 1, "getTaskResult": 2}
+
+
+@pytest.mark.parametrize("error_id", [{}, {"errorId": None}])
+def test_an_answer_without_error_id_is_a_good_one(crawl, error_id):
+    body = json.dumps({**error_id, "status": "processing"}).encode()
+    faults = [Fault("getTaskResult", "raw", body=body, times=3)]
+    with Sandbox([Site("shop.example", Protection())], latency=0.1, faults=faults) as sandbox:
+        result = crawl(sandbox, items(sandbox, 1))
+        assert len(sandbox.service.tasks) == 1
+    assert statuses(result) == {200: 1}
+
+
+def test_a_solution_without_a_clearance_is_answered_by_its_page(crawl):
+    solution = {"cookies": None}
+    with Sandbox([Site("shop.example", Protection())], latency=0.1, solution=solution) as sandbox:
+        result = crawl(sandbox, items(sandbox, 2))
+        tasks = len(sandbox.service.tasks)
+    pages = [page for page in result.pages if page["flags"] == ["ezcaptcha", "ezcaptcha-body"]]
+    assert len(pages) == tasks == 2
