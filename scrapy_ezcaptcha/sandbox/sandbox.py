@@ -60,6 +60,7 @@ class Sandbox:
         latency: float = 1.0,
         balance: float = 100_000,
         faults: Iterable[Fault] = (),
+        tasks_at_once: int | None = None,
         solution: Mapping[str, Any] | None = None,
         service_tls: bool = False,
         key: str = "sandbox-key",
@@ -75,6 +76,7 @@ class Sandbox:
             latency=latency,
             balance=balance,
             faults=tuple(faults),
+            tasks_at_once=tasks_at_once,
             solution=solution,
         )
         self.refused_by_proxy = 0

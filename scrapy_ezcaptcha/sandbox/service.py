@@ -27,6 +27,12 @@ USER_AGENT = (
     " Chrome/131.0.0.0 Safari/537.36"
 )
 
+#: For so long the result of a task is held after its creation.
+HELD_SECONDS = 300.0
+
+#: So many wrong keys in a minute are answered as such; then they are banned.
+MAX_KEY_ERRORS = 30
+
 _GATEWAY_PAGE = b"<html><h1>502 Bad Gateway</h1></html>"
 
 _HEADERS = {
@@ -102,6 +108,8 @@ class Task:
     task_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     polls: int = 0
     solved: bool = False
+    solution: dict[str, Any] | None = None
+    created_at: float = field(default_factory=time.monotonic)
 
 
 class Service:
@@ -113,6 +121,7 @@ class Service:
         proxy_password: a task's proxy must carry it.
         latency: seconds until a task is ready.
         balance: points of the account; a task costs *price* of them.
+        tasks_at_once: further ones are refused with 429; None for any number.
         solution: replaces fields of every solution; ``header`` and ``cookies`` are merged in,
             a field that is None is left null.
     """
@@ -127,12 +136,15 @@ class Service:
         balance: float = 100_000,
         price: float = 20,
         faults: tuple[Fault, ...] = (),
+        tasks_at_once: int | None = None,
         solution: Mapping[str, Any] | None = None,
     ) -> None:
         self._edge = edge
         self._key = key
         self._proxy_password = proxy_password
         self._price = price
+        self._key_errors: list[float] = []
+        self._tasks_at_once = tasks_at_once
         self._solution = dict(solution or {})
         self.latency = latency
         self.balance = balance
@@ -168,8 +180,16 @@ class Service:
         if answer is None:
             return _error("ERROR_NOT_FOUND", "no such call", status=400)
         if payload.get("clientKey") != self._key:
-            return _error("ERROR_KEY_DOES_NOT_EXIST", "the key is unknown", status=400)
+            return self._refuse_key()
         return answer(payload)
+
+    def _refuse_key(self) -> Reply:
+        """Refuse a wrong key; too many within a minute get it banned, as the vendor does."""
+        now = time.monotonic()
+        self._key_errors = [at for at in self._key_errors if now - at < 60] + [now]
+        if len(self._key_errors) > MAX_KEY_ERRORS:
+            return _error("ERROR_REQUEST_BANNED", "too many wrong keys", status=429)
+        return _error("ERROR_KEY_DOES_NOT_EXIST", "the key is unknown", status=500)
 
     def _create_task(self, payload: dict[str, Any]) -> Reply:
         task = payload.get("task")
@@ -184,16 +204,18 @@ class Service:
             return _error("ERROR_REQUEST_PARAMETERS", "the proxy refused the worker", status=400)
         if not isinstance(task.get("rqData", {}), dict):
             return _error("ERROR_REQUEST_PARAMETERS", "rqData must be an object", status=400)
-        if self.balance < self._price:
-            return _error("ERROR_ZERO_BALANCE", "the account is empty")
-        self.balance -= self._price
         now = time.monotonic()
+        in_work = sum(1 for other in self.tasks.values() if now < other.ready_at)
+        if self._tasks_at_once is not None and in_work >= self._tasks_at_once:
+            return _error("ERROR_REQUEST_LIMIT", "too many tasks at once", status=429)
+        if self.balance < self._price:
+            return _error("ERROR_ZERO_BALANCE", "the account is empty", status=500)
+        self.balance -= self._price
         created = Task(
             task["websiteURL"], unquote(proxy.username), task.get("rqData"), now + self.latency
         )
         self.tasks[created.task_id] = created
-        in_work = sum(1 for other in self.tasks.values() if now < other.ready_at)
-        self.most_at_once = max(self.most_at_once, in_work)
+        self.most_at_once = max(self.most_at_once, in_work + 1)
         return _json({"errorId": 0, "errorCode": "", "taskId": created.task_id})
 
     def _get_task_result(self, payload: dict[str, Any]) -> Reply:
@@ -201,10 +223,14 @@ class Service:
         if task is None:
             return _error("ERROR_TASK_NOT_EXIST", "no such task", status=400)
         task.polls += 1
-        if time.monotonic() < task.ready_at:
+        now = time.monotonic()
+        if now - task.created_at > HELD_SECONDS:
+            return _error("ERROR_TASK_NOT_EXIST", "its result is held no more", status=400)
+        if now < task.ready_at:
             return _json({"errorId": 0, "errorCode": None, "status": "processing"})
         task.solved = True
-        return _json({"errorId": 0, "status": "ready", "solution": self._solve(task)})
+        task.solution = task.solution or self._solve(task)
+        return _json({"errorId": 0, "status": "ready", "solution": task.solution})
 
     def _get_balance(self, payload: dict[str, Any]) -> Reply:  # noqa: ARG002
         return _json({"errorId": 0, "balance": self.balance})
@@ -220,6 +246,7 @@ class Service:
             "cookies": cookies,
             "body": page,
             "tlsVersion": "chrome131",
+            "sToken": "",
         }
         for name, value in self._solution.items():
             both = isinstance(value, Mapping) and isinstance(solution.get(name), dict)
@@ -255,7 +282,8 @@ def _bomb() -> bytes:
 
 
 def _error(code: str, description: str, *, status: int = 200) -> Reply:
-    return _json({"errorId": 1, "errorCode": code, "errorDescription": description}, status=status)
+    answer: dict[str, Any] = {"errorId": 1, "errorCode": code, "errorDescription": description}
+    return _json(answer | {"requestId": str(uuid.uuid4())}, status=status)
 
 
 def _json(answer: dict[str, Any], *, status: int = 200) -> Reply:
