@@ -23,8 +23,14 @@ CREDENTIAL_CODES = frozenset(
     {"ERROR_KEY_DOES_NOT_EXIST", "ERROR_KEY_NOT_AVAILABLE", "ERROR_ZERO_BALANCE"}
 )
 
-#: The query was refused for its rate; says nothing about any task.
-THROTTLE_CODES = frozenset({"ERROR_REQUEST_LIMIT", "ERROR_REQUEST_BANNED"})
+#: The query was refused for its rate; says nothing about any task. Bans last three minutes, and
+#: ten (``ERROR_IP_BANNED``, a code of older documents like ``ERROR_NO_SLOT_AVAILABLE``).
+THROTTLE_CODES = frozenset(
+    {
+        *("ERROR_REQUEST_LIMIT", "ERROR_REQUEST_BANNED"),
+        *("ERROR_IP_BANNED", "ERROR_NO_SLOT_AVAILABLE"),
+    }
+)
 
 #: The same request would fail the same way.
 TERMINAL_CODES = frozenset(

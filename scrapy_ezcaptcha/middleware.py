@@ -12,6 +12,7 @@ from scrapy_ezcaptcha.challenge import challenge_sign, is_of_site
 from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
 from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
+from scrapy_ezcaptcha.crawl.closing import ClosingAtLimit
 from scrapy_ezcaptcha.crawl.engine import Engine
 from scrapy_ezcaptcha.crawl.httpcache import keep_challenges_out
 from scrapy_ezcaptcha.crawl.journal import Journal, remove_empty_files
@@ -29,7 +30,7 @@ from scrapy_ezcaptcha.errors import (
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.report import balance, log_sums
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
-from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved
+from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved, send
 from scrapy_ezcaptcha.solving.broker import Broker
 from scrapy_ezcaptcha.solving.pages import BoughtPages
 from scrapy_ezcaptcha.solving.replay import SOLVED_FLAG, Replayer, replay_of
@@ -75,8 +76,9 @@ class EzCaptchaMiddleware:
         self._headers = ClearanceHeaders.from_settings(
             crawler.settings, impersonate=config.impersonate
         )
+        self._closing = ClosingAtLimit(config, self._engine, self._is_serving)
         self._solver = Solver(
-            self._client, config, self._stats, log, reactor.seconds, self._limit_reached
+            self._client, config, self._stats, log, reactor.seconds, self._closing.reached
         )
         self._known = KnownClearances(keeps_changes=store is not None)
         self._sharing = Sharing(
@@ -104,9 +106,8 @@ class EzCaptchaMiddleware:
     def from_crawler(cls, crawler: Crawler) -> Self:
         """Read the settings; see ``docs/reference/settings.md``.
 
-        Raises:
-            NotConfigured: switched off, without a key, or without a reactor.
-            ConfigurationError: a setting is unusable.
+        Raises NotConfigured if switched off, without a key, or without a reactor, and
+        ConfigurationError if a setting is unusable.
         """
         config = Config.from_settings(crawler.settings)
         if not config.enabled:
@@ -135,8 +136,7 @@ class EzCaptchaMiddleware:
     async def process_request(self, request: Request) -> Request | None:
         """Let *request* wait while a solve for its zone and exit is under way.
 
-        Raises:
-            InvalidOptions: ``request.meta["ezcaptcha"]`` is unusable.
+        Raises InvalidOptions if ``request.meta["ezcaptcha"]`` is unusable.
         """
         if not self._follows_requests and META_KEY not in request.meta:
             return None
@@ -169,6 +169,18 @@ class EzCaptchaMiddleware:
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Pass pages on; have challenges in scope solved and send their requests again."""
+        self._closing.came_back(request)
+        answer = await self._answer(request, response)
+        self._closing.close_if_served()
+        return answer
+
+    def process_exception(self, request: Request, exception: Exception) -> None:  # noqa: ARG002
+        """Note that *request* failed, and has no response."""
+        self._headers.forget(request)
+        self._closing.came_back(request)
+        self._closing.close_if_served()
+
+    async def _answer(self, request: Request, response: Response) -> Request | Response:
         carried, _ = self._headers.carried_by(request) or (None, 0)
         self._headers.forget(request)
         sign = challenge_sign(response)
@@ -181,7 +193,7 @@ class EzCaptchaMiddleware:
         self._known.note_challenge(location_of(request))
         self._stats.inc_value("ezcaptcha/challenges")
         self._log.debug("%s is a challenge, by its %s", response, sign)
-        await self._send(challenge_detected, request, response, sign=sign)
+        await send(self._crawler, challenge_detected, request=request, response=response, sign=sign)
         if "cached" in response.flags and not request.meta.get("dont_cache"):
             again = replay_of(request, Memo.on(request))
             again.meta["dont_cache"] = True
@@ -190,11 +202,13 @@ class EzCaptchaMiddleware:
             target = self._targets.after_sending(request, options)
             self._targets.check(target)
             answer = await self._replayer.answer(target, carried)
+            if isinstance(answer, Request):
+                self._closing.sent_again()
         except CrawlEnding as error:
             return self._replayer.put_back(request) or await self._give_up(request, response, error)
         except EzCaptchaError as error:
             return await self._give_up(request, response, error)
-        await self._send(challenge_solved, request, response)
+        await send(self._crawler, challenge_solved, request=request, response=response)
         if isinstance(answer, Request):
             self._stats.inc_value("ezcaptcha/requests/replayed")
         else:
@@ -253,6 +267,7 @@ class EzCaptchaMiddleware:
     async def spider_closed(self) -> None:
         """Stop all polling, and log what the crawl cost."""
         self._broker.close()
+        await self._solver.close(waits=self._sharing.is_on)  # a task is noted for the next run
         await self._sharing.close()
         if self._journal is not None:
             self._journal.close()
@@ -279,7 +294,7 @@ class EzCaptchaMiddleware:
 
     def _passed(self, request: Request, response: Response, carried: Clearance | None) -> Response:
         if page := Memo.on(request).page:
-            self._pages.take(page)
+            self._pages.take(page, request)
         self._forget(request)
         request.meta.pop(ERROR_META, None)  # of a copy of it that was given up
         if carried is not None:
@@ -299,25 +314,18 @@ class EzCaptchaMiddleware:
         level = logging.DEBUG if self._said.get(cause) else logging.WARNING
         self._said.put(cause, True)
         self._log.log(level, "The challenge of %s stays unsolved: %s", request, error)
-        await self._send(challenge_failed, request, response, error=error)
+        await send(self._crawler, challenge_failed, request=request, response=response, error=error)
         return response
+
+    def _is_serving(self) -> bool:
+        """Whether a solve is under way, or a request with or for a clearance."""
+        return self._broker.is_busy or self._headers.in_flight > 0
 
     def _forget(self, request: Request) -> None:
         """Remove what was remembered of *request*: it needs no further solve."""
         if self._journal is not None:
             self._journal.remove(request)
         take_off(request)
-
-    async def _send(
-        self, signal: object, request: Request, response: Response, **others: object
-    ) -> None:
-        await self._crawler.signals.send_catch_log_async(
-            signal, request=request, response=response, spider=self._crawler.spider, **others
-        )
-
-    def _limit_reached(self) -> None:
-        if self._config.close_spider_on_limit:
-            self._engine.close_spider("ezcaptcha_limit")
 
 
 def _log_of(crawler: Crawler) -> logging.LoggerAdapter[logging.Logger]:

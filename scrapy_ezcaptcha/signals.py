@@ -9,6 +9,11 @@ that a request in scope meets is first *detected*, and then either *solved* or
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
 #: A request in scope met a challenge.
 #: Arguments: ``request``, ``response``, ``sign`` (by what it was told, a string), ``spider``.
 challenge_detected = object()
@@ -22,3 +27,8 @@ challenge_solved = object()
 #: Arguments: ``request``, ``response`` (the challenge), ``error`` (an ``EzCaptchaError``
 #: without secrets), ``spider``.
 challenge_failed = object()
+
+
+async def send(crawler: Crawler, signal: object, **arguments: object) -> None:
+    """Send *signal*, and wait for its handlers; what they raise is logged."""
+    await crawler.signals.send_catch_log_async(signal, spider=crawler.spider, **arguments)

@@ -102,6 +102,11 @@ class ClearanceHeaders:
             else:
                 request.headers.pop(name, None)
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests carry a clearance and have no response yet."""
+        return len(self._carried)
+
     def carried_by(self, request: Request) -> tuple[Clearance, int] | None:
         """Return the clearance with which *request* was sent, and the request's number."""
         return self._carried.get(request)

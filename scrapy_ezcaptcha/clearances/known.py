@@ -86,7 +86,10 @@ class KnownClearances:
 
     def suspects(self, place: Place) -> int:
         """Return how many clearances of *place* some host refuses and none has accepted."""
-        return sum(bool(one.refused and not one.accepted) for one in self.records(place))
+        return sum(
+            bool(one.refused and not one.accepted and one.only is None)
+            for one in self.records(place)
+        )
 
     def add(self, clearance: Clearance, path: str | None = None, only: str | None = None) -> None:
         """Keep a new clearance, bought for *path*; *only* for a host or path if not for all."""
@@ -199,7 +202,7 @@ class KnownClearances:
         record = self._find(clearance)
         if record is None:  # it was rejected meanwhile
             return location.host == clearance.origin and not self.has_served(clearance)
-        return record.fails(location)
+        return record.fails(location, self.process)
 
     def learn(
         self, place: Place, records: Iterable[Record], rejected: Mapping[str, bool]

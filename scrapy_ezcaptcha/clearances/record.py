@@ -125,11 +125,12 @@ class Record:
         if len(self.paths) < _MAX_PATHS:
             self.paths.add(location.path)
 
-    def fails(self, location: Location) -> bool:
-        """Whether it was bought for the path of *location*, which did not accept it yet."""
+    def fails(self, location: Location, process: str) -> bool:
+        """Whether it was bought for the path of *location*, and brought no page to that."""
         if self.path is None:  # bought by another process of an older version
             return location.host == self.clearance.origin and not self.accepted
-        return self.path == location.path and location.path not in self.paths
+        is_used = location.path in self.paths or self.elsewhere(process) > 0
+        return self.path == location.path and not is_used
 
     def is_same(self, carried: Clearance) -> bool:
         """Whether *carried* has the cookie that is known; a site may have renewed it since."""
@@ -150,6 +151,13 @@ class Record:
         refused_at = self.refused_at.get(refuser)
         return refused_at is not None and self.last_sent > refused_at
 
+    def _is_refused_by_other_path(self, path: str) -> bool:
+        """Whether another path refused it, and it has let no request through since."""
+        return any(
+            "/" in refuser and refuser != path and at >= self.last_sent
+            for refuser, at in self.refused_at.items()
+        )
+
     def judge(self, location: Location, seen: Seen, process: str) -> Verdict | None:
         """Say what a challenge means after *seen*; None: the request is to be sent once more."""
         if self.is_alive(seen, process):
@@ -159,7 +167,8 @@ class Record:
             return Verdict.REFUSED_BY_HOST if is_host else Verdict.REFUSED_BY_PATH
         if location.host in self.accepted:
             knows_path = location.path in self.paths or len(self.paths) in {0, _MAX_PATHS}
-            return Verdict.EXPIRED if knows_path else Verdict.REFUSED_BY_PATH
+            is_over = knows_path or self._is_refused_by_other_path(location.path)
+            return Verdict.EXPIRED if is_over else Verdict.REFUSED_BY_PATH
         is_own = location.host == self.clearance.origin
         return Verdict.USELESS if is_own and not self.accepted else Verdict.REFUSED_BY_HOST
 

@@ -39,18 +39,26 @@ class Memo:
         """Return what is remembered on *request*; nothing if that is about another zone."""
         zone = location_of(request).zone
         memo = request.meta.get(_KEY)
-        if not isinstance(memo, dict) or memo["zone"] != zone:
+        if not isinstance(memo, dict) or memo.get("zone") != zone:
             return cls(zone)
-        if memo.get("given_up") not in {None, request.url}:
+        if memo.get("given_up") not in (None, request.url):
             return cls(zone)
-        seen = memo.get("seen")
-        return cls(**{**memo, "seen": Seen(*seen) if seen else None})
+        try:
+            seen = memo.get("seen")
+            return cls(**{**memo, "seen": Seen(*seen) if seen else None})
+        except TypeError:  # of another version, or of somebody else
+            return cls(zone)
 
     def put_on(self, request: Request) -> None:
         """Write this on *request*, as plain data: requests are pickled into JOBDIR."""
         restore_filtering(request)
         plain = asdict(replace(self, dont_filter=request.dont_filter))
         request.meta[_KEY] = plain | {"seen": list(self.seen) if self.seen else None}
+
+
+def has_memo(request: Request) -> bool:
+    """Whether anything is remembered on *request*."""
+    return _KEY in request.meta
 
 
 def take_off(request: Request) -> None:
@@ -61,16 +69,16 @@ def take_off(request: Request) -> None:
 def restore_filtering(request: Request) -> None:
     """Give a replay its own ``dont_filter`` back, so that its redirects stay on the site."""
     memo = request.meta.get(_KEY)
-    if memo is not None:
-        request.dont_filter = memo["dont_filter"]
+    if isinstance(memo, dict) and memo.get("given_up") is None:
+        request.dont_filter = bool(memo.get("dont_filter", request.dont_filter))
 
 
 def take_ticket(request: Request) -> str | None:
     """Return the number of *request* in the journal, and remove it from the memo."""
     memo = request.meta.get(_KEY)
-    if memo is None:
+    if not isinstance(memo, dict):
         return None
-    ticket: str | None = memo["ticket"]
+    ticket: str | None = memo.get("ticket")
     memo["ticket"] = None
     return ticket
 

@@ -45,6 +45,11 @@ class WaitingRequests:
         """Whether requests that waited are still to be let go."""
         return bool(self._queues)
 
+    @property
+    def count(self) -> int:
+        """How many requests wait outside the concurrency count."""
+        return self._waiting.total()
+
     def is_queue_before(self, request: Request) -> bool:
         """Whether such requests are in the download slot of *request*."""
         return bool(self._queues) and self._engine.slot_key(request) in self._queues

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.service.wire import Solution
 
-#: How often ``createTask`` is sent while it surely creates nothing.
+#: How often ``createTask`` is sent while no connection can be made.
 CREATE_TRIES = 4
 
 #: How many errors unknown to us in a row a task may answer before it counts as failed.
@@ -142,8 +142,9 @@ class EzCaptchaClient:
     ) -> Solution:
         """Create *task* once and poll it until it is ready, has failed, or is out of time.
 
-        Sent again is only a creation that surely created nothing: connection refused,
-        throttled, or answered with the service's own trouble. A poll that fails in
+        Sent again is only a creation that surely created nothing: the connection or the TLS
+        handshake failed, or the service throttles, which is waited out for as long as for a
+        result. A poll that fails in
         passing is asked again while the task lives. *on_created* is called with the task's
         id as soon as it is paid for.
 
@@ -159,17 +160,21 @@ class EzCaptchaClient:
             on_created(task_id)
         return await self.wait_for_solution(task_id)
 
-    async def solve_challenge(
+    async def create_for(
         self,
         url: str,
         exit: Exit,
         rq_data: Mapping[str, Any] | None = None,
         *,
-        on_created: Callable[[str], None] | None = None,
-    ) -> Solution:
-        """Have the challenge of *url* solved through *exit*; see :meth:`solve`."""
+        on_throttled: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Create a task for the challenge of *url* through *exit*, and return its id.
+
+        It is created as by :meth:`solve`. *on_throttled* is called whenever the service refuses
+        the call for its rate.
+        """
         task = CloudFlare5STask(url, exit.url, rq_data)
-        return await self.solve(task, on_created=on_created)
+        return await self._create_until_known(task, on_throttled)
 
     async def wait_for_solution(self, task_id: str, exit: Exit | None = None) -> Solution:
         """Poll a task that was created before until it is ready, has failed, or is out of time.
@@ -200,7 +205,7 @@ class EzCaptchaClient:
                     raise
                 continue
             except ApiError as error:
-                if error.is_terminal() or error.is_over:
+                if error.is_terminal() or (error.is_over and not error.is_throttled()):
                     raise
                 if error.is_throttled():
                     pause = min(pause * 2, max(_MAX_THROTTLED_SECONDS, self._poll_interval))
@@ -217,24 +222,24 @@ class EzCaptchaClient:
         """Close the idle connections to the service."""
         await self._transport.close()
 
-    async def _create_until_known(self, task: CloudFlare5STask) -> str:
-        pause = self._poll_interval
-        for _ in range(CREATE_TRIES - 1):
+    async def _create_until_known(
+        self, task: CloudFlare5STask, on_throttled: Callable[[], None] = lambda: None
+    ) -> str:
+        deadline = self._reactor.seconds() + self._solve_timeout
+        pause, unsent = self._poll_interval, 0
+        while True:
             try:
                 return await self.create_task(task)
-            except (ApiError, TransportError) as error:
-                if not _created_nothing_in_passing(error):
+            except TransportError as error:
+                unsent += 1
+                if error.sent or unsent == CREATE_TRIES:
                     raise
+            except ApiError as error:
+                if not error.is_throttled() or self._reactor.seconds() + pause > deadline:
+                    raise
+                on_throttled()
             await self._sleep(pause)
-            pause *= 2
-        return await self.create_task(task)
+            pause = min(pause * 2, max(_MAX_THROTTLED_SECONDS, self._poll_interval))
 
     async def _sleep(self, seconds: float) -> None:
         await maybe_deferred_to_future(deferLater(self._reactor, seconds))
-
-
-def _created_nothing_in_passing(error: ApiError | TransportError) -> bool:
-    """Whether a failed creation left no task behind and may do better later."""
-    if isinstance(error, TransportError):
-        return not error.sent
-    return not error.is_terminal()

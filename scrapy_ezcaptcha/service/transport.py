@@ -30,6 +30,7 @@ from scrapy_ezcaptcha.errors import (
 MAX_ANSWER = 16 * 1024 * 1024
 
 _USER_AGENT = f"scrapy-ezcaptcha/{version('scrapy-ezcaptcha')}".encode()
+_HANDSHAKE_SIGNS = ("certificate", "handshake", "wrong version", "unknown protocol")
 _IDLE_CONNECTION_SECONDS = 20
 _MAX_CONNECT_SECONDS = 10.0
 
@@ -106,7 +107,9 @@ class Transport:
             error, ConnectError | ConnectingCancelledError | DNSLookupError | RequestNotSent
         )
         if isinstance(cause, TlsError):
-            return f"TLS failed: {_tls_words(cause)}", sent
+            words = _tls_words(cause)
+            is_handshake = any(sign in words for sign in _HANDSHAKE_SIGNS)
+            return f"TLS failed: {words}", sent and not is_handshake
         words = redact(str(cause), (self._client_key,))
         name = type(cause).__name__
         return f"{name}: {words}" if words else name, sent

@@ -25,6 +25,7 @@ from scrapy_ezcaptcha.errors import (
     SolveTimeout,
     UnexpectedResponse,
 )
+from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.solving.flights import Flights
 from scrapy_ezcaptcha.stores.store import StoreError
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.stores.sharing import Lease, Sharing
 
 _LOOK_SECONDS = 0.25
+_MAX_IDS = 10_000
 
 
 @dataclass(eq=False)
@@ -71,6 +73,7 @@ class Broker:
         self._flights: Flights[Any] = Flights()
         self._zones: Counter[str] = Counter()  # with a solve under way
         self._solving: dict[Place, str] = {}  # the host for which a shared solve is under way
+        self._used: Lru[str, bool] = Lru(_MAX_IDS)  # clearances that let a request of ours through
         self._is_closed = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = self.reactor
@@ -80,13 +83,20 @@ class Broker:
         """How many requests wait for a solve."""
         return self._flights.waiting
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a solve is under way, or a request waits for one or for its turn after it."""
+        return bool(self._flights) or self.requests.is_queue or self.requests.count > 0
+
     def is_solving(self, zone: str) -> bool:
         """Whether a solve for *zone* is under way."""
         return zone in self._zones
 
     def accepted(self, location: Location, clearance: Clearance, number: int) -> None:
         """Note that *location* answered request *number*, which had *clearance*, by its page."""
-        if self.known.accept(location, clearance, number):
+        self.known.accept(location, clearance, number)
+        if not self._used.get(clearance.id):
+            self._used.put(clearance.id, True)
             self.sharing.note_first_use(clearance, works=True)
         if self.known.was_challenged(location):
             self.solver.accepted(clearance.place, location.path)
@@ -99,7 +109,6 @@ class Broker:
         Returns what to remember if the request is to be sent once more with it. *before* is
         what was remembered of the request.
         """
-        served_here = self.known.has_served_here(clearance)
         fails = self.known.fails(location, clearance)
         reason = self.known.challenged(location, clearance, before)
         if isinstance(reason, Seen):
@@ -115,7 +124,7 @@ class Broker:
         if reason is USELESS:
             path = location.path if self.known.serves(clearance.place) else None
             self.solver.failed(clearance.place, "its clearance was rejected at once", path)
-        elif not served_here:
+        elif not self._used.get(clearance.id):
             self.sharing.note_first_use(clearance, works=False)
         return None
 
@@ -205,10 +214,12 @@ class Broker:
         self, target: Target, lease: Lease | None = None, only: str | None = None
     ) -> Clearance:
         place = target.place
-        self.solver.check(place, target.location.path, 0 if only else self.known.suspects(place))
+        if not self.solver.has_unfinished(place, lease):
+            suspects = 0 if only else self.known.suspects(place)
+            self.solver.check(place, target.location.path, suspects)
         reason = self.known.reason_for(target.location, place)
         try:
-            solution, task_id = await self.solver.solve(
+            solution, task_id, is_own = await self.solver.solve(
                 target, reason, lacks=lacks_for_clearance, lease=lease
             )
         except EzCaptchaError as error:
@@ -217,11 +228,13 @@ class Broker:
             if isinstance(error, UnexpectedResponse) and error.task_id:
                 self.pages.keep(error.task_id, target, error.page)
             raise
+        if is_own:
+            self.pages.keep(task_id, target, solution.body)
         return self._keep(solution, task_id, target, only)
 
     async def _page(self, target: Target) -> Solution:
         """Have *target* solved for its page; keep the clearance too, if none is known."""
-        solution, task_id = await self.solver.solve(target, BODY, lacks=lacks_for_page)
+        solution, task_id, _ = await self.solver.solve(target, BODY, lacks=lacks_for_page)
         is_known = self.known.find(target.location, target.place[1]) is not None
         if not is_known and not lacks_for_clearance(solution):
             self._keep(solution, task_id, target)
@@ -234,7 +247,6 @@ class Broker:
             solution, target.place, target.host, task_id, time.time()
         )
         self.known.add(clearance, target.location.path, only)
-        self.pages.keep(task_id, target, solution.body)
         return clearance
 
     def _key_for(self, target: Target) -> tuple[Hashable, str | None]:

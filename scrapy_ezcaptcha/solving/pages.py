@@ -9,6 +9,8 @@ from scrapy_ezcaptcha.lru import Lru
 if TYPE_CHECKING:
     import logging
 
+    from scrapy import Request
+
     from scrapy_ezcaptcha.crawl.target import Target
 
 _MAX_PAGES = 100
@@ -33,10 +35,15 @@ class BoughtPages:
         bought = self._pages.get(task_id)
         return bought is not None and bought[0] is target
 
-    def take(self, task_id: str) -> str | None:
-        """Return the page that the task brought, and forget it."""
-        bought = self._pages.pop(task_id)
-        return None if bought is None else bought[1]
+    def take(self, task_id: str, request: Request) -> str | None:
+        """Return the page that the task brought, if that was bought for *request*; forget it.
+
+        A request that followed a redirect has another URL.
+        """
+        target, page = self._pages.pop(task_id) or (None, None)
+        if target is None or target.request.url != request.url:
+            return None
+        return page if target.request.method == request.method else None
 
     def warn_of_useless(self, zone: str) -> None:
         """Warn once that the clearances of *zone* are useless while its solutions have pages."""

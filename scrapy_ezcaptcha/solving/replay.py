@@ -114,7 +114,7 @@ class Replayer:
             if seen is not None and not options.use_body and memo.resent < _MAX_RESENT:
                 memo = replace(memo, seen=seen, resent=memo.resent + 1)
                 return replay_of(request, memo, target.other_exit)
-            if not fails:  # it was bought for others, or has served this path before
+            if not fails and not options.use_body:  # it was bought for others, or has served
                 memo = replace(memo, attempts=0)
         if options.use_body:
             return await self._by_body(target, memo)
@@ -122,7 +122,7 @@ class Replayer:
         while True:
             known = self.known.find(target.location, place[1])
             if known is not None and known != carried and memo.resent < _MAX_RESENT:
-                is_new = known.id == memo.clearance
+                is_new = known.id == memo.clearance and (not carried or carried.id != known.id)
                 memo = replace(memo, seen=None, resent=memo.resent + (not is_new))
                 return replay_of(request, memo, target.other_exit)
             if memo.page and (page := self._paid_page(target, memo.page)):
@@ -152,7 +152,8 @@ class Replayer:
             if is_buyer and (page := self._paid_page(target, task_id)):
                 return page
             if tried.attempts >= limit or not error.is_worth_another_task():
-                self._remember(target.request, tried)
+                is_refused = isinstance(error, GivenUp)  # nothing was tried
+                self._remember(target.request, memo if is_refused else tried)
                 raise
             return tried
         if clearance.origin != target.host:  # bought for another host of the zone
@@ -162,19 +163,23 @@ class Replayer:
 
     def _remember(self, request: Request, memo: Memo) -> None:
         """Let copies of a request that is given up, such as RetryMiddleware's, keep *memo*."""
-        replace(memo, seen=None, page=None, given_up=request.url).put_on(request)
+        ticket = Memo.on(request).ticket
+        kept = replace(memo, seen=None, page=None, given_up=request.url, ticket=ticket)
+        kept.put_on(request)
 
     async def _by_body(self, target: Target, memo: Memo) -> Request | Response:
         """Have the very page of *target* solved, and answer with it."""
         limit = target.options.max_attempts or self.config.max_attempts
         while True:
-            if memo.attempts >= limit:
+            if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
+                self._remember(target.request, memo)
                 raise GivenUp("MAX_ATTEMPTS", f"still challenged after {memo.solves} solves")
             memo = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1)
             try:
                 solution = await self.broker.solution_for(target)
             except EzCaptchaError as error:
                 if memo.attempts >= limit or not error.is_worth_another_task():
+                    self._remember(target.request, memo)
                     raise
                 continue
             page = _page_of(target.request, solution.body)
@@ -189,7 +194,7 @@ class Replayer:
         is_plain = request.method == "GET" and not request.body and not target.options.website_url
         if not is_plain or self.config.use_body == "never":
             return None
-        page = _page_of(request, self.pages.take(task_id))
+        page = _page_of(request, self.pages.take(task_id, request))
         if page is not None:
             self.broker.stats.inc_value("ezcaptcha/requests/answered_by_body")
         return page

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scrapy.utils.defer import maybe_deferred_to_future
-from twisted.internet.defer import DeferredLock, DeferredSemaphore
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.python.failure import Failure
 
+from scrapy_ezcaptcha.clearances.known import BODY
 from scrapy_ezcaptcha.errors import (
+    ApiError,
     EzCaptchaError,
     GivenUp,
     SolveTimeout,
@@ -17,6 +20,7 @@ from scrapy_ezcaptcha.errors import (
 )
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.solving.breaker import Breaker
+from scrapy_ezcaptcha.solving.limit import TaskLimit
 from scrapy_ezcaptcha.stores.lease import TASK_SECONDS
 
 if TYPE_CHECKING:
@@ -36,21 +40,26 @@ if TYPE_CHECKING:
 
 _MAX_PLACES = 10_000
 
+# A zone whose paths are challenged one after the other is given up after so many times the
+# tasks after which one path is.
+_MAX_BAD_PATHS = 3
+
 
 class Service(Protocol):
     """What is needed of a solving service; each call raises EzCaptchaError if it fails."""
 
-    async def solve_challenge(
+    async def create_for(
         self,
         url: str,
         exit: Exit,
         rq_data: Mapping[str, Any] | None,
         *,
-        on_created: Callable[[str], None],
-    ) -> Solution:
-        """Have the challenge of *url* solved through *exit*.
+        on_throttled: Callable[[], None],
+    ) -> str:
+        """Create a task for the challenge of *url*, and return its id: it is paid for.
 
-        *on_created* is called with the task's id as soon as the task is paid for.
+        While the service refuses calls for their rate, *on_throttled* is called, and the call
+        is sent again later.
         """
         ...
 
@@ -75,11 +84,14 @@ class Solver:
     on_limit: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self._breaker = Breaker(self.config.breaker_failures, self.config.breaker_seconds)
-        self._places = DeferredSemaphore(self.config.max_concurrent_tasks)
+        limit, pause = self.config.breaker_failures, self.config.breaker_seconds
+        self._breaker = Breaker(limit, pause)
+        self._paths = Breaker(limit * _MAX_BAD_PATHS, pause)  # failures of any paths of a place
+        self._limit = TaskLimit(self.config.max_concurrent_tasks)
+        self._creations: set[Deferred[str]] = set()  # calls that create tasks
         self._first_call: DeferredLock | None = DeferredLock()
         self._late: Lru[Place, tuple[str, float]] = Lru(_MAX_PLACES)  # a task, and until when
-        self._tasks = 0  # created, being created, or perhaps created
+        self._tasks = 0  # created, or perhaps created
         self._stopped: GivenUp | None = None
 
     def check(self, place: Place, path: str, suspects: int = 0) -> None:
@@ -90,12 +102,18 @@ class Solver:
         if self._stopped is not None:
             raise self._stopped.with_traceback(None)
         now = self.clock()
-        if self._breaker.is_open(place, now, suspects):
+        if self._breaker.is_open(place, now, suspects) or self._paths.is_open(place, now):
             raise GivenUp("ZONE_GIVEN_UP", f"{place[0]} is given up for now, its solves failed")
         if self._breaker.is_open((place, path), now):
             raise GivenUp("PATH_GIVEN_UP", f"{path} is given up for now: no clearance serves it")
         if 0 < self.config.max_tasks <= self._tasks:
             raise self._stop("MAX_TASKS", f"EZCAPTCHA_MAX_TASKS={self.config.max_tasks} is reached")
+
+    async def close(self, *, waits: bool) -> None:
+        """End all calls that create tasks: wait for the answers, or cancel the calls."""
+        for creation in () if waits else list(self._creations):
+            creation.cancel()
+        await maybe_deferred_to_future(DeferredList(list(self._creations)))
 
     async def solve(
         self,
@@ -104,34 +122,54 @@ class Solver:
         *,
         lacks: Callable[[Solution], str | None],
         lease: Lease | None = None,
-    ) -> tuple[Solution, str]:
-        """Return a solution for *target*, and the id of the task that brought it.
+    ) -> tuple[Solution, str, bool]:
+        """Return a solution for *target*, the task's id, and whether it was bought for *target*.
 
         A solution of which *lacks* says what it lacks counts as failed. The unfinished task that
         *lease* names is continued, and a new task is noted there. Raises GivenUp if a limit forbids
         it, another EzCaptchaError if it failed.
         """
-        await maybe_deferred_to_future(self._places.acquire())
+        await self._limit.acquire()
         try:
-            late = self._late.pop(target.place)
-            task_id = lease.task_id if lease is not None else None
-            if task_id is None and late is not None and self.clock() < late[1]:
-                task_id = late[0]
+            task_id = None if reason is BODY else self._unfinished(target.place, lease)
             solution = await self._continue(task_id, target, lacks) if task_id else None
             if solution is not None and task_id is not None:
-                return solution, task_id
+                return solution, task_id, False
             await self._until_key_is_tried()
             try:
+                await self._until_limit_is_clear()
                 self.check(target.place, target.location.path)
-                return await self._buy(target, reason, lacks, lease)
+                return *await self._buy(target, reason, lacks, lease), True
             finally:
                 self._end_first_call()
         finally:
-            self._places.release()
+            self._limit.release()
+
+    def has_unfinished(self, place: Place, lease: Lease | None) -> bool:
+        """Whether a task for *place* is paid for, and its result may still come."""
+        late = self._late.get(place)
+        is_late = late is not None and self.clock() < late[1]
+        return is_late or (lease is not None and lease.task_id is not None)
+
+    def _unfinished(self, place: Place, lease: Lease | None) -> str | None:
+        """Return the task for *place* that is paid for and whose result may still come."""
+        late = self._late.pop(place)
+        if lease is not None and lease.task_id is not None:
+            return lease.task_id
+        return late[0] if late is not None and self.clock() < late[1] else None
+
+    async def _until_limit_is_clear(self) -> None:
+        """Wait while EZCAPTCHA_MAX_TASKS is reached only if all calls under way create a task."""
+        while self._creations and 0 < self.config.max_tasks <= self._tasks + len(self._creations):
+            if self._tasks >= self.config.max_tasks:
+                return
+            await maybe_deferred_to_future(DeferredList(list(self._creations)))
 
     def failed(self, place: Place, why: str, path: str | None = None) -> None:
         """Count a solve that was of no use to *place*, or to one *path* of it."""
-        if self._breaker.failed((place, path) if path else place, self.clock()):
+        now = self.clock()
+        is_given_up = path is not None and self._paths.failed(place, now)
+        if self._breaker.failed((place, path) if path else place, now) or is_given_up:
             self.log.warning(
                 "Giving up %s through %s for %g s: %d solves in a row were of no use, the last"
                 " because %s",
@@ -145,6 +183,7 @@ class Solver:
     def accepted(self, place: Place, path: str) -> None:
         """Note that *path* of *place* accepted a clearance."""
         self._breaker.accepted(place)
+        self._paths.accepted(place)
         self._breaker.accepted((place, path))
 
     async def _buy(
@@ -154,34 +193,16 @@ class Solver:
         lacks: Callable[[Solution], str | None],
         lease: Lease | None,
     ) -> tuple[Solution, str]:
-        code, why = reason
-        began = self.clock()
-        task_id = ""
-
-        def created(new_id: str) -> None:
-            nonlocal task_id
-            task_id = new_id
-            self.stats.inc_value("ezcaptcha/tasks/created")
-            self.stats.inc_value(f"ezcaptcha/tasks/reason/{code}")
-            self.log.info("Task %s created for %s: %s", new_id, _where(target), why)
-            self._end_first_call()
-            if lease is not None:
-                lease.note_task(new_id)
-
-        exit = target.place[1]
-        self._tasks += 1
+        began, task_id = self.clock(), ""
         try:
-            solution = await self.service.solve_challenge(
-                target.url, exit, target.options.rq_data, on_created=created
-            )
+            task_id = await self._create(target, reason, lease)
+            solution = await self.service.wait_for_solution(task_id, target.place[1])
             if lack := lacks(solution):
                 unexpected = UnexpectedResponse(lack)
                 unexpected.page = solution.body
                 raise unexpected
         except EzCaptchaError as error:
             error.task_id = error.task_id or task_id or None
-            if not _may_be_paid_for(error):
-                self._tasks -= 1
             if isinstance(error, SolveTimeout):  # the service holds its result for a while
                 self._late.put(target.place, (task_id, began + TASK_SECONDS))
             self._count_failure(error)
@@ -196,6 +217,48 @@ class Solver:
             raise
         self._note_success(task_id, target, began)
         return solution, task_id
+
+    async def _create(self, target: Target, reason: Reason, lease: Lease | None) -> str:
+        """Create a task and return its id.
+
+        If the crawl ends meanwhile, the call goes on all the same, and the task is noted for the
+        next run.
+        """
+        waiter: Deferred[str] = Deferred()
+        creation: Deferred[str] = deferred_from_coro(
+            self.service.create_for(
+                target.url,
+                target.place[1],
+                target.options.rq_data,
+                on_throttled=self._limit.throttled,
+            )
+        )
+        self._creations.add(creation)
+
+        def ended(result: str | Failure) -> None:
+            self._creations.discard(creation)
+            if isinstance(result, Failure):
+                self._tasks += _may_be_paid_for(result.value)
+            else:
+                self._created(result, target, reason, lease)
+            if not waiter.called:
+                waiter.callback(result)
+            elif lease is not None:  # the crawl is ending
+                lease.release(keep_task=True)
+
+        creation.addBoth(ended)
+        return await maybe_deferred_to_future(waiter)
+
+    def _created(self, task_id: str, target: Target, reason: Reason, lease: Lease | None) -> None:
+        code, why = reason
+        self._tasks += 1
+        self._limit.created()
+        self.stats.inc_value("ezcaptcha/tasks/created")
+        self.stats.inc_value(f"ezcaptcha/tasks/reason/{code}")
+        self.log.info("Task %s created for %s: %s", task_id, _where(target), why)
+        self._end_first_call()
+        if lease is not None:
+            lease.note_task(task_id)
 
     async def _continue(
         self, task_id: str, target: Target, lacks: Callable[[Solution], str | None]
@@ -257,8 +320,10 @@ def _where(target: Target) -> str:
     return f"{zone}{host} through {exit.address}"
 
 
-def _may_be_paid_for(error: EzCaptchaError) -> bool:
-    """Whether the service may have created a task before *error*."""
+def _may_be_paid_for(error: BaseException | None) -> bool:
+    """Whether the service may have created a task although the call failed with *error*."""
     if isinstance(error, TransportError):
         return error.sent
-    return error.task_id is not None or isinstance(error, UnexpectedResponse)
+    return isinstance(error, UnexpectedResponse) or (
+        isinstance(error, ApiError) and error.is_outage()
+    )

@@ -79,7 +79,7 @@ def records_in(
             record.accepted.add(who)
         elif kind == REFUSED:
             record.refused.add(who)
-        elif kind == PAGES and value.isascii() and value.isdecimal():
+        elif kind == PAGES and isinstance(value, str) and value.isascii() and value.isdecimal():
             record.counts[who] = int(value[:_MAX_DIGITS])
     return sorted(records.values(), key=lambda one: one.clearance.created)
 

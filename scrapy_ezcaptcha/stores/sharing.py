@@ -185,7 +185,8 @@ class Sharing:
         for clearance_id in new:
             self._foreign.put(clearance_id, True)
             self.stats.inc_value("ezcaptcha/clearances/shared")
-        for _ in useless if knew_place else ():  # else that was before this crawl
+        is_news = knew_place and not self.known.serves(place)  # else before, or of one path
+        for _ in useless if is_news else ():
             self.on_useless(place, "its clearance was rejected at once, in another process")
 
     def tell(self, work: Callable[[Store], Any]) -> None:

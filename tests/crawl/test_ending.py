@@ -44,6 +44,7 @@ def start_crawl(
             **sandbox.settings(),
             "EZCAPTCHA_POLL_INTERVAL": 0.2,
             "EZCAPTCHA_MAX_ATTEMPTS": 1,
+            "EZCAPTCHA_HTTP_TIMEOUT": 3,  # an ending crawl waits for so long for a task's id
             "DOWNLOADER_MIDDLEWARES": {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585},
             "JOBDIR": str(folder / "job"),
             **settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 
 import pytest
@@ -253,3 +254,95 @@ def test_a_solution_without_a_clearance_is_answered_by_its_page(crawl):
         tasks = len(sandbox.service.tasks)
     pages = [page for page in result.pages if page["flags"] == ["ezcaptcha", "ezcaptcha-body"]]
     assert len(pages) == tasks == 2
+
+
+def test_throttling_costs_neither_pages_nor_tasks(crawl):
+    zones = [Site(f"shop{number}.example", Protection()) for number in range(40)]
+    with Sandbox(zones, latency=0.2, tasks_at_once=4) as sandbox:
+        requests = [one for site in zones for one in items(sandbox, 3, host=site.zone)]
+        result = crawl(sandbox, requests)
+        assert len(sandbox.service.tasks) == 40
+    assert statuses(result) == {200: 120}
+    assert "ezcaptcha/tasks/failed" not in result.stats
+
+
+def test_a_refused_task_does_not_use_the_limit_up(crawl):
+    faults = [Fault("createTask", "slow", times=1, delay=0.5)]
+    faults += [Fault("createTask", code="ERROR_WEBSITE_NOT_ALLOWED", times=1)]
+    zones = [Site(f"shop{number}.example", Protection()) for number in range(4)]
+    with Sandbox(zones, latency=0.2, faults=faults) as sandbox:
+        requests = [one for site in zones for one in items(sandbox, 1, host=site.zone)]
+        result = crawl(sandbox, requests, settings={"EZCAPTCHA_MAX_TASKS": 2})
+        assert len(sandbox.service.tasks) == 2
+    assert statuses(result) == {200: 2, 403: 2}
+
+
+def test_a_creation_that_may_have_arrived_is_not_sent_again(crawl):
+    faults = [Fault("createTask", code="ERROR_INTERNAL_SERVER_ERROR", status=500, times=None)]
+    with Sandbox([Site("shop.example", Protection())], latency=0.1, faults=faults) as sandbox:
+        result = crawl(sandbox, items(sandbox, 1))
+        assert sandbox.service.calls == {"createTask": 1}
+    assert statuses(result) == {403: 1}
+
+
+def test_a_task_whose_creation_is_answered_after_ctrl_c_is_left_to_the_next_run(crawl, tmp_path):
+    settings = {"EZCAPTCHA_STORE": str(tmp_path / "c.sqlite"), "EZCAPTCHA_STORE_LEASE": 1.5}
+    faults = [Fault("createTask", "slow", times=1, delay=1.5)]
+    with Sandbox([Site("shop.example", Protection())], latency=0.2, faults=faults) as sandbox:
+        first = crawl.begin(sandbox, items(sandbox, 1), settings=settings)
+        deadline = time.monotonic() + 20
+        while not sandbox.service.calls["createTask"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        first.interrupt()
+        first.result()
+        second = crawl(sandbox, items(sandbox, 1), settings=settings)
+        assert len(sandbox.service.tasks) == 1
+    assert statuses(second) == {200: 1}
+    assert second.stat("tasks/taken_over") == 1
+
+
+def test_at_the_limit_what_is_paid_for_is_served_before_the_spider_is_closed(crawl):
+    zones = [Site(f"shop{number}.example", Protection(), latency=0.02) for number in range(3)]
+    settings = {"EZCAPTCHA_MAX_TASKS": 2, "EZCAPTCHA_CLOSE_SPIDER_ON_LIMIT": True}
+    with Sandbox(zones, latency=0.5) as sandbox:
+        requests = [one for site in zones for one in items(sandbox, 5, host=site.zone)]
+        result = crawl(sandbox, requests, settings=settings)
+        assert len(sandbox.service.tasks) == 2
+    assert statuses(result)[200] == 10
+    assert result.stats["finish_reason"] == "ezcaptcha_limit"
+
+
+def test_a_site_with_a_path_of_its_own_for_each_page(crawl):
+    """An expired clearance is told from one that only some paths refuse."""
+    with sandbox_of(Protection(max_uses=20)) as sandbox:
+        requests = [
+            {"url": f"http://shop.example/page-{number}", "meta": via(sandbox)}
+            for number in range(120)
+        ]
+        result = crawl(sandbox, requests)
+        assert len(sandbox.service.tasks) <= 8
+    assert statuses(result) == {200: 120}
+
+
+def test_the_page_of_a_late_task_answers_no_other_request(crawl, tmp_path):
+    settings = {**LATE, "EZCAPTCHA_MAX_ATTEMPTS": 1, "EZCAPTCHA_STORE": str(tmp_path / "c.sqlite")}
+    with sandbox_of(Protection(binds_tls=True), latency=1.5) as sandbox:
+        crawl(sandbox, items(sandbox, 1), settings=settings)
+        others = items(sandbox, 3)[1:]
+        result = crawl(sandbox, others, settings=settings)
+        always = crawl(sandbox, others, settings=settings | {"EZCAPTCHA_USE_BODY": "always"})
+    for page in result.pages + always.pages:
+        assert "<h1>Item 1</h1>" not in page["body"]
+
+
+def test_use_body_on_a_path_whose_page_is_a_challenge_too_ends(crawl):
+    page = "<script>window._cf_chl_opt={cType: 'managed'};</script>"
+    protection = Protection(always=("/login",))
+    sites = [Site("shop.example", protection, latency=0.01)]
+    with Sandbox(sites, latency=0.1, solution={"body": page}) as sandbox:
+        requests = items(sandbox, 3)
+        requests += [{"url": "http://shop.example/login/1", "meta": via(sandbox, use_body=True)}]
+        result = crawl(sandbox, requests)
+        assert len(sandbox.service.tasks) <= 1 + 10
+    assert statuses(result, "/item/") == {200: 3}

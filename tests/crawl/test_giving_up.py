@@ -83,10 +83,9 @@ def test_terminal_errors_are_not_sent_again(crawl, code):
     assert result.stat(f"tasks/failed/{code}") == 1
 
 
-@pytest.mark.parametrize("code", [*THROTTLED, *PASSING])
+@pytest.mark.parametrize("code", THROTTLED)
 def test_a_creation_refused_in_passing_is_sent_again_and_paid_once(crawl, code):
-    status = 429 if code in THROTTLED else 500
-    faults = [Fault("createTask", code=code, times=2, status=status)]
+    faults = [Fault("createTask", code=code, times=2, status=429)]
     with Sandbox(latency=0.1, faults=faults) as sandbox:
         result = crawl(sandbox, protected_and_open(sandbox), settings=QUICK)
     assert [page["status"] for page in result.pages] == [200, 200]
@@ -94,13 +93,23 @@ def test_a_creation_refused_in_passing_is_sent_again_and_paid_once(crawl, code):
     assert len(sandbox.service.tasks) == 1
 
 
-@pytest.mark.parametrize("code", [*THROTTLED, *PASSING])
-def test_a_creation_refused_for_good_is_given_up_after_a_bounded_number_of_tries(crawl, code):
-    faults = [Fault("createTask", code=code, times=None, status=500)]
+@pytest.mark.parametrize("code", PASSING)
+def test_a_creation_that_may_be_paid_for_is_not_sent_again(crawl, code):
+    faults = [Fault("createTask", code=code, times=2, status=500)]
     with Sandbox(latency=0.1, faults=faults) as sandbox:
         result = crawl(sandbox, protected_and_open(sandbox), settings=QUICK)
     assert_unsolved(result, code)
-    assert sandbox.service.calls == {"createTask": 4}
+    assert sandbox.service.calls == {"createTask": 1}
+
+
+@pytest.mark.parametrize("code", THROTTLED)
+def test_a_creation_that_is_throttled_for_good_is_given_up_in_the_end(crawl, code):
+    faults = [Fault("createTask", code=code, times=None, status=429)]
+    with Sandbox(latency=0.1, faults=faults) as sandbox:
+        settings = QUICK | {"EZCAPTCHA_SOLVE_TIMEOUT": 1}
+        result = crawl(sandbox, protected_and_open(sandbox), settings=settings)
+    assert_unsolved(result, code)
+    assert 4 <= sandbox.service.calls["createTask"] <= 8
 
 
 @pytest.mark.parametrize(

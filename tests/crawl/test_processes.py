@@ -148,7 +148,7 @@ def test_what_one_process_rejected_the_others_do_not_try(crawl, store):
     assert [result.stat("clearances/shared") for result in results[::2]] == [0, 1]
     # What was in flight may have been the first to meet the challenge.
     assert results[1].stat("clearances/shared") + results[1].stat("tasks/created") == 2
-    assert results[1].stat("challenges") <= 2  # what was in flight, and once more
+    assert results[1].stat("challenges") <= 4  # two in flight, each sent once more
     assert results[2].stat("challenges") == 0
 
 

@@ -26,7 +26,7 @@ FLOORS = [
 ]
 # The sandbox stands beside the house: it plays the service and sites, and imports none of it.
 MAX_TOP_LEVEL_MODULES = 12
-MAX_LINES = 325
+MAX_LINES = 335
 
 
 def name_of(path: Path) -> str:

@@ -87,3 +87,25 @@ def test_what_was_tried_by_others_who_share_the_store_counts():
     put_back = theirs.put_back(tried)
     assert theirs.put_back(put_back) is None
     assert ours.put_back(put_back) is not None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"zone": "shop.example", "of_tomorrow": 1},
+        {"zone": "shop.example", "seen": ["task1", 2]},
+        {"zone": "shop.example", "given_up": ["http://shop.example/"]},
+        ["zone"],
+        None,
+    ],
+)
+def test_what_is_no_memo_of_ours_counts_as_none(odd):
+    assert Memo.on(request({"_ezcaptcha": odd})) == Memo("shop.example")
+
+
+def test_a_copy_of_a_given_up_request_keeps_its_attempts_only_for_the_same_url():
+    given_up = request()
+    Memo("shop.example", 2, 2, given_up=given_up.url).put_on(given_up)
+    assert Memo.on(given_up.copy()).attempts == 2
+    assert Memo.on(given_up.replace(url="http://shop.example/other")) == Memo("shop.example")

@@ -1,0 +1,45 @@
+"""Closes the crawl at a limit, but not before what is paid for is served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scrapy_ezcaptcha.crawl.memo import has_memo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scrapy import Request
+
+    from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.crawl.engine import Engine
+
+
+class ClosingAtLimit:
+    """Closes the crawl, by the settings, once no request is on its way again and not *is_busy*."""
+
+    def __init__(self, config: Config, engine: Engine, is_busy: Callable[[], bool]) -> None:
+        self._is_on = config.close_spider_on_limit
+        self._engine = engine
+        self._is_busy = is_busy
+        self._on_their_way = 0
+        self._is_reached = False
+
+    def reached(self) -> None:
+        """Note that the limit is reached."""
+        self._is_reached = self._is_on
+
+    def sent_again(self) -> None:
+        """Note that a challenged request goes to the scheduler once more."""
+        self._on_their_way += 1
+
+    def came_back(self, request: Request) -> None:
+        """Note that *request* has a response, or failed."""
+        if has_memo(request) and self._on_their_way:
+            self._on_their_way -= 1
+
+    def close_if_served(self) -> None:
+        """Close the crawl if the limit is reached and nothing that is paid for is missing."""
+        if self._is_reached and not self._on_their_way and not self._is_busy():
+            self._is_reached = False
+            self._engine.close_spider("ezcaptcha_limit")
