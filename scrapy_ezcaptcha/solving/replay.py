@@ -177,6 +177,8 @@ class Replayer:
             memo = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1)
             try:
                 solution = await self.broker.solution_for(target)
+            except CrawlEnding:
+                raise
             except EzCaptchaError as error:
                 if memo.attempts >= limit or not error.is_worth_another_task():
                     self._remember(target.request, memo)

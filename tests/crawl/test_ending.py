@@ -182,6 +182,20 @@ def test_after_ctrl_c_while_those_who_waited_are_let_go_each_page_comes_once(tmp
     assert_each_page_once(tmp_path, [first, second], 200)
 
 
+def test_after_ctrl_c_requests_that_want_their_solutions_page_get_it(tmp_path, slow_site):
+    settings = {"EZCAPTCHA_USE_BODY": "always"}
+    prolong("polling", slow_site)
+    process, first = start_crawl(tmp_path, slow_site, 1, 3, **settings)
+    reach("polling", slow_site)
+    interrupt(process)
+    hurry(slow_site)
+    process, second = start_crawl(tmp_path, slow_site, 2, 3, **settings)
+    process.wait(timeout=60)
+    pages = [page for out in (first, second) for page in json.loads(out.read_text())["pages"]]
+    assert sorted(page["url"][-1] for page in pages) == ["1", "2", "3"]
+    assert [page["flags"] for page in pages] == [["ezcaptcha", "ezcaptcha-body"]] * 3
+
+
 def test_a_journal_that_is_broken_stops_nobody(crawl, tmp_path):
     job = tmp_path / "job"
     job.mkdir()
