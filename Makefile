@@ -15,7 +15,7 @@ demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PR
 
 test: .venv/test  ## all tests, with coverage
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest -n 5 --dist worksteal $(ARGS)
+	$(RUN) -m coverage run -m pytest -n 4 --dist worksteal $(ARGS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
