@@ -59,6 +59,12 @@ class Engine:
         slot = self._downloader.slots.get(key)
         return 1 if slot is None else slot.concurrency - len(slot.active)
 
+    def room(self) -> int:
+        """Return how many more requests the downloader would take in all."""
+        downloader = self._downloader
+        limit: int = downloader.total_concurrency
+        return limit - len(downloader.active) if limit > 0 else 1
+
     @contextmanager
     def outside_concurrency(self, request: Request) -> Iterator[str | None]:
         """Raise the total concurrency by one, and count *request* as active in its slot.

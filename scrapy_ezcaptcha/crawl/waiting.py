@@ -5,7 +5,7 @@ sixteen of them stop the crawl of every site. Two things change that. The downlo
 concurrency is raised by one for as long as the request waits. And the request counts as
 active in its download slot, so that the scheduler's downloader-aware queue sees that site as
 busy and hands out requests to others: few requests wait, and the rest stay in the scheduler.
-Per-site concurrency and delays are as they are without this.
+The concurrency, in all and for each site, and the delays are as they are without this.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class WaitingRequests:
         self._journal = journal
         self._waiting: Counter[str] = Counter()  # by download slot
         self._queues: dict[str, deque[Deferred[None]]] = {}  # those to be let go, by slot
+        self._going: set[Deferred[None]] = set()  # let go, and still counted as waiting
 
     @property
     def is_queue(self) -> bool:
@@ -78,24 +79,34 @@ class WaitingRequests:
                     del self._waiting[key]
 
     async def until_room(self, request: Request) -> None:
-        """Wait until the download slot of *request* has room; all at once would block others."""
+        """Wait until the downloader, and in it the slot of *request*, has room."""
         key = self._engine.slot_key(request)
-        if key not in self._queues and self._has_room(key):
+        if key not in self._queues and self._room() > 0 and self._has_room(key):
             return
         place: Deferred[None] = Deferred()
         self._queues.setdefault(key, deque()).append(place)
-        await maybe_deferred_to_future(place)
+        try:
+            await maybe_deferred_to_future(place)
+        finally:
+            self._going.discard(place)
 
     def left_downloader(self, request: Request) -> None:
-        """Let the next one go if there is room: *request* has left the downloader."""
-        if self._queues:
-            key = self._engine.slot_key(request)
-            if self._has_room(key, leaving=1):
-                self._let_one_go(key)
+        """Let the next one go: *request* leaves the downloader. One of its slot goes first."""
+        if not self._queues or self._room() < 0:
+            return
+        key = self._engine.slot_key(request)
+        if key in self._queues and self._has_room(key, leaving=1):
+            self._let_one_go(key)
+            return
+        with_room = next((key for key in self._queues if self._has_room(key)), None)
+        if with_room is not None:
+            self._let_one_go(with_room)
 
     def let_go_where_room(self) -> None:
         """Let one request go in each slot with room, in case none left the downloader."""
         for key in list(self._queues):
+            if self._room() <= 0:
+                return
             if self._has_room(key):
                 self._let_one_go(key)
 
@@ -112,8 +123,12 @@ class WaitingRequests:
             if not queue:
                 del self._queues[key]
             if not place.called:  # not cancelled
+                self._going.add(place)
                 place.callback(None)
                 return
+
+    def _room(self) -> int:
+        return self._engine.room() - len(self._going)
 
     def _has_room(self, key: str, leaving: int = 0) -> bool:
         return self._engine.room_in(key) + self._waiting[key] + leaving > 0

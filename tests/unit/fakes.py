@@ -31,6 +31,7 @@ class FakeDownloader:
         self.total_concurrency = total_concurrency
         self.per_slot = per_slot
         self.slots = {}
+        self.active = set()
 
     def get_slot_key(self, request):
         return urlsplit(request.url).hostname

@@ -9,7 +9,7 @@ from fakes import LOG, EngineSlot, FakeDownloader, crawler_with
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from scrapy_ezcaptcha.crawl.engine import Engine
 from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
@@ -118,20 +118,29 @@ class Site:
         """Wait as the broker does, and note who went."""
 
         async def go():
-            with self.waiting.hold(one) as is_outside:
-                self.held += is_outside
-                try:
-                    await self.waiting.until_room(one)
-                finally:
-                    self.held -= is_outside
-            self.downloader.slots["shop.example"].active.add(one)
+            self.downloader.active.add(one)
+            try:
+                with self.waiting.hold(one) as is_outside:
+                    self.held += is_outside
+                    try:
+                        await self.waiting.until_room(one)
+                    finally:
+                        self.held -= is_outside
+            except CancelledError:
+                self.downloader.active.discard(one)
+                raise
+            self.active_of(one).add(one)
             self.order.append(one)
 
         return Deferred.fromCoroutine(go())
 
     def leave(self, one):
         self.waiting.left_downloader(one)
-        self.downloader.slots["shop.example"].active.discard(one)
+        self.active_of(one).discard(one)
+        self.downloader.active.discard(one)
+
+    def active_of(self, one):
+        return self.downloader.slots[self.downloader.get_slot_key(one)].active
 
 
 def test_who_waited_is_let_go_at_the_pace_of_the_slot():
@@ -149,12 +158,37 @@ def test_who_waited_is_let_go_at_the_pace_of_the_slot():
     assert site.downloader.total_concurrency == 16
 
 
+def test_many_hosts_are_let_go_at_the_pace_of_the_downloader():
+    site = Site(FakeDownloader(total_concurrency=3))
+    everybody = [request(f"h{number}.shop.example") for number in range(10)]
+    for one in everybody:
+        site.wait(one)
+    assert site.order == everybody[:3]
+    for number in range(7):
+        site.waiting.let_go_where_room()
+        assert site.order == everybody[: number + 3]
+        site.leave(everybody[number])
+    assert site.order == everybody
+    assert not site.waiting.is_queue
+    assert site.downloader.total_concurrency == 3
+
+
+def test_where_there_is_no_limit_only_the_slots_count():
+    site = Site(downloader_of_two(total_concurrency=0))
+    everybody = [request(host) for host in ("a.example", "b.example") for _ in range(3)]
+    for one in everybody:
+        site.wait(one)
+    assert site.order == [*everybody[:2], *everybody[3:5]]
+
+
 def test_a_place_that_nobody_took_is_given_to_the_next():
     site = Site(downloader_of_two())
     everybody = [request() for _ in range(4)]
     going = [site.wait(one) for one in everybody]
     going[2].addErrback(lambda _: None).cancel()
-    site.downloader.slots["shop.example"].active -= set(everybody[:2])  # lost without a word
+    for one in everybody[:2]:  # lost without a word
+        site.active_of(one).discard(one)
+        site.downloader.active.discard(one)
     site.waiting.let_go_where_room()
     assert site.order == [*everybody[:2], everybody[3]]
     assert not site.waiting.is_queue
