@@ -181,7 +181,7 @@ class EzCaptchaMiddleware:
         self._closing.close_if_served()
 
     async def _answer(self, request: Request, response: Response) -> Request | Response:
-        carried, _ = self._headers.carried_by(request) or (None, 0)
+        carried, number = self._headers.carried_by(request) or (None, 0)
         self._headers.forget(request)
         sign = challenge_sign(response)
         if sign is None:
@@ -201,7 +201,7 @@ class EzCaptchaMiddleware:
         try:
             target = self._targets.after_sending(request, options)
             self._targets.check(target)
-            answer = await self._replayer.answer(target, carried)
+            answer = await self._replayer.answer(target, carried, number)
             if isinstance(answer, Request):
                 self._closing.sent_again()
         except CrawlEnding as error:

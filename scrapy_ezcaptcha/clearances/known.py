@@ -142,9 +142,9 @@ class KnownClearances:
         return self._challenged.get(location.path) is not None
 
     def challenged(
-        self, location: Location, carried: Clearance, before: Seen | None
+        self, location: Location, carried: Clearance, number: int, before: Seen | None
     ) -> Seen | Reason | None:
-        """Note that *location* challenged a request that *carried* a clearance.
+        """Note that *location* challenged request *number*, which *carried* a clearance.
 
         *before* is what this returned when the request was challenged before. Returns a Seen: the
         request is to be sent once more with the same clearance. Or a reason: it needs another
@@ -155,9 +155,12 @@ class KnownClearances:
             return None
         times = before.times if before is not None and before.clearance == carried.id else 0
         seen = Seen(carried.id, self._sent, record.elsewhere(self.process), times + 1)
-        if before is None or not times:
+        if record.is_over(location, number, seen, self.process):
+            verdict: Verdict | None = Verdict.EXPIRED
+        elif before is None or not times:
             return seen
-        verdict = record.judge(location, before, self.process)
+        else:
+            verdict = record.judge(location, before, self.process)
         if verdict is None:
             return seen
         if verdict is Verdict.EXPIRED:

@@ -5,7 +5,8 @@ valid. A request costs nothing, and a task costs money, so a challenged request 
 more with the same clearance before anything is concluded. If it is challenged again, it
 matters whether the clearance let other requests through that were sent in between: if so,
 the clearance is good and the problem belongs to the path or host of this request; if not,
-the clearance has expired, was useless from the start, or does not serve this host.
+the clearance has expired, was useless from the start, or does not serve this host. Other
+requests that were sent after a challenge, and are challenged too, say the same sooner.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _MAX_REFUSALS = 2
 
 # A request is sent again with a clearance that lets others through at most so often.
 _MAX_STRAYS = 4
+
+# Challenges in a row, all to requests sent after the first one, that end a clearance.
+_MAX_IN_A_ROW = 4
 
 _MAX_PATHS = 1000  # of a clearance, with its pages
 
@@ -72,6 +76,8 @@ class Record:
     ``path`` is the path for which it was bought, ``only`` the host or path for which alone it
     was bought, because the zone had a good clearance already.
     ``refused_at`` is how many requests had been sent when this process noted a refusal.
+    ``doubt`` is what was known at the first challenge of a path that had accepted it, and how
+    many later requests to such paths were challenged since; None after a page.
     """
 
     clearance: Clearance
@@ -83,6 +89,7 @@ class Record:
     paths: set[str] = field(default_factory=set)
     last_sent: int = 0
     refused_at: dict[str, int] = field(default_factory=dict)
+    doubt: Seen | None = None
 
     @property
     def pages(self) -> int:
@@ -157,6 +164,19 @@ class Record:
             "/" in refuser and refuser != path and at >= self.last_sent
             for refuser, at in self.refused_at.items()
         )
+
+    def is_over(self, location: Location, number: int, now: Seen, process: str) -> bool:
+        """Note that request *number* was challenged; True if that ends the clearance.
+
+        So it does after other requests to paths that had accepted it, sent one after another.
+        """
+        if location.path not in self.paths:
+            return False
+        if self.doubt is None or self.is_alive(self.doubt, process):
+            self.doubt = now._replace(times=0)
+        elif number > self.doubt.sent:
+            self.doubt = self.doubt._replace(times=self.doubt.times + 1)
+        return self.doubt.times >= _MAX_IN_A_ROW
 
     def judge(self, location: Location, seen: Seen, process: str) -> Verdict | None:
         """Say what a challenge means after *seen*; None: the request is to be sent once more."""

@@ -102,15 +102,15 @@ class Broker:
             self.solver.accepted(clearance.place, location.path)
 
     def challenged(
-        self, location: Location, clearance: Clearance, before: Seen | None
+        self, location: Location, clearance: Clearance, number: int, before: Seen | None
     ) -> Seen | None:
-        """Note that *location* challenged a request with *clearance*.
+        """Note that *location* challenged request *number*, which had *clearance*.
 
         Returns what to remember if the request is to be sent once more with it. *before* is
         what was remembered of the request.
         """
         fails = self.known.fails(location, clearance)
-        reason = self.known.challenged(location, clearance, before)
+        reason = self.known.challenged(location, clearance, number, before)
         if isinstance(reason, Seen):
             return reason
         if reason is not None and reason is not USELESS and fails:

@@ -93,8 +93,10 @@ class Replayer:
             ticket=memo.ticket,
         )
 
-    async def answer(self, target: Target, carried: Clearance | None) -> Request | Response:
-        """Return the replay of a request that was challenged although it *carried* a clearance.
+    async def answer(
+        self, target: Target, carried: Clearance | None, number: int
+    ) -> Request | Response:
+        """Return the replay of request *number*, challenged although it *carried* a clearance.
 
         Or return its page. The exit of *target* is one that the service can use. Raises
         CrawlEnding if the crawl began to close, another EzCaptchaError, which says why, if the
@@ -105,7 +107,7 @@ class Replayer:
         if carried is not None:
             await self.sharing.refresh(carried.place, is_urgent=True)
             fails = self.known.fails(target.location, carried)
-            seen = self.broker.challenged(target.location, carried, memo.seen)
+            seen = self.broker.challenged(target.location, carried, number, memo.seen)
             is_over = seen is None or carried.id != memo.page
             if is_over and memo.page and (page := self._paid_page(target, memo.page)):
                 if not self.known.has_served(carried):

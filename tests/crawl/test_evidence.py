@@ -111,6 +111,14 @@ def test_attempts_belong_to_the_request_also_when_it_is_retried(crawl):
     assert statuses(result) == {503: 1}
 
 
+def test_an_expired_clearance_costs_few_requests(crawl):
+    with sandbox_of(Protection(max_uses=50)) as sandbox:
+        result = crawl(sandbox, items(sandbox, 200))
+        assert len(sandbox.service.tasks) == 4
+    assert statuses(result) == {200: 200}
+    assert result.stat("challenges") <= 4 * 2 * 8  # each in flight, and once more
+
+
 def test_redirects_count_as_pages(crawl):
     with sandbox_of(Protection(max_uses=20)) as sandbox:
         requests = [
@@ -134,11 +142,13 @@ def test_renewals_cost_nothing(crawl):
 
 def test_a_zone_of_many_hosts_pays_once_for_each_lifetime(crawl):
     hosts = [f"h{number}.shop.example" for number in range(200)]
-    with sandbox_of(Protection(max_age=1.5), latency=0.5) as sandbox:
+    with sandbox_of(Protection(max_uses=100), latency=0.5) as sandbox:
         requests = [one for host in hosts for one in items(sandbox, 4, host=host)]
         result = crawl(sandbox, requests)
-        assert len(sandbox.service.tasks) <= 10
+        tasks = len(sandbox.service.tasks)
+    assert tasks <= 10
     assert statuses(result) == {200: 800}
+    assert result.stat("challenges") <= tasks * 3 * 16  # in flight, and some of them again
 
 
 def test_an_exit_that_is_dead_for_the_service_costs_only_its_own_pages(crawl):

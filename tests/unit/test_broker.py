@@ -114,9 +114,12 @@ class World:
     def rejected(self, host, clearance):
         """Let *host* challenge a request twice, as it is sent again once."""
         self.known.note_challenge(self.at(host))
-        seen = self.broker.challenged(self.at(host), clearance, None)
-        if seen is not None:
-            seen = self.broker.challenged(self.at(host), clearance, seen)
+        seen = None
+        for _ in range(2):
+            number = self.known.next_number()
+            seen = self.broker.challenged(self.at(host), clearance, number, seen)
+            if seen is None:
+                break
         return seen
 
     def ask(self, host, exit=EXITS[0]):

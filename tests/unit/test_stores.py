@@ -561,8 +561,9 @@ class Process:
 
     def reject(self, clearance):
         """Have *clearance* challenged twice."""
-        seen = self.known.challenged(HERE, clearance, None)
-        self.known.challenged(HERE, clearance, seen)
+        seen = None
+        for _ in range(2):
+            seen = self.known.challenged(HERE, clearance, self.known.next_number(), seen)
 
 
 @pytest.fixture
