@@ -106,6 +106,22 @@ def test_many_processes_pay_once_together(crawl, store, workers):
     assert_all_pages(results, 400)
 
 
+@pytest.mark.parametrize(("store", "workers"), [("redis", 8)], indirect=["store"])
+def test_stray_challenges_cost_many_processes_nothing_either(crawl, store, workers):
+    each = 400 // workers
+    with Sandbox([Site("shop.example", Protection(strays=0.1))], latency=1) as sandbox:
+        crawls = [
+            crawl.begin(
+                sandbox, items(sandbox, 1 + each * number, each * (number + 1)), settings=store
+            )
+            for number in range(workers)
+        ]
+        results = [each.result(90) for each in crawls]
+        assert len(sandbox.service.tasks) <= 2
+    assert_all_pages(results, 400)
+    assert sum(result.stat("challenges/stray") for result in results) > 0
+
+
 def test_a_leader_that_dies_is_replaced_and_its_task_gone_on_with(crawl, store):
     with Sandbox(SHOP, latency=60) as sandbox:
         leader = crawl.begin(sandbox, items(sandbox, 1, 50), settings=store)

@@ -576,4 +576,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=2000, stateful_step_count=25, deadline=None)
+TestAnyOrder.settings = settings(max_examples=500, stateful_step_count=40, deadline=None)
