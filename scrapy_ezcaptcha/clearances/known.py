@@ -153,16 +153,12 @@ class KnownClearances:
         record = self._find(carried)
         if record is None or not record.is_same(carried) or record.refuses(location):
             return None
-        times = before.times if before is not None and before.clearance == carried.id else 0
-        seen = Seen(carried.id, self._sent, record.elsewhere(self.process), times + 1)
-        if record.is_over(location, number, seen, self.process):
-            verdict: Verdict | None = Verdict.EXPIRED
-        elif before is None or not times:
-            return seen
-        else:
-            verdict = record.judge(location, before, self.process)
+        since = before if before is not None and before.clearance == carried.id else None
+        times = since.times + 1 if since is not None else 1
+        now = Seen(carried.id, self._sent, record.elsewhere(self.process), times)
+        verdict = record.judge(location, number, now, since, self.process)
         if verdict is None:
-            return seen
+            return now
         if verdict is Verdict.EXPIRED:
             self._served.put(carried.id, True)  # be it by another process
             pages = f"{record.pages} page{'' if record.pages == 1 else 's'}"
@@ -173,7 +169,7 @@ class KnownClearances:
             self._drop(carried.place, carried.id, USELESS, unused=True)
             return USELESS
         is_path = verdict in {Verdict.REFUSED_BY_PATH, Verdict.USELESS}
-        record.refuse(location.path if is_path else location.host, before)
+        record.refuse(location.path if is_path else location.host, since or now)
         self._changed(record)
         return self.reason_for(location, carried.place)
 

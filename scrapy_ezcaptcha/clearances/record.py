@@ -165,11 +165,8 @@ class Record:
             for refuser, at in self.refused_at.items()
         )
 
-    def is_over(self, location: Location, number: int, now: Seen, process: str) -> bool:
-        """Note that request *number* was challenged; True if that ends the clearance.
-
-        So it does after other requests to paths that had accepted it, sent one after another.
-        """
+    def _is_over(self, location: Location, number: int, now: Seen, process: str) -> bool:
+        """Note that request *number* was challenged; True if it is one too many in a row."""
         if location.path not in self.paths:
             return False
         if self.doubt is None or self.is_alive(self.doubt, process):
@@ -178,10 +175,19 @@ class Record:
             self.doubt = self.doubt._replace(times=self.doubt.times + 1)
         return self.doubt.times >= _MAX_IN_A_ROW
 
-    def judge(self, location: Location, seen: Seen, process: str) -> Verdict | None:
-        """Say what a challenge means after *seen*; None: the request is to be sent once more."""
-        if self.is_alive(seen, process):
-            if seen.times < _MAX_STRAYS:
+    def judge(
+        self, location: Location, number: int, now: Seen, since: Seen | None, process: str
+    ) -> Verdict | None:
+        """Say what the challenge of request *number* means; None: it is to be sent once more.
+
+        *since* is what was known when the same request was challenged before, if it was.
+        """
+        if self._is_over(location, number, now, process):
+            return Verdict.EXPIRED
+        if since is None:
+            return None
+        if self.is_alive(since, process):
+            if since.times < _MAX_STRAYS:
                 return None
             is_host = location.host not in self.accepted
             return Verdict.REFUSED_BY_HOST if is_host else Verdict.REFUSED_BY_PATH
