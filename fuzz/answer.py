@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 
@@ -19,7 +20,8 @@ from scrapy import Request
 from scrapy.utils.python import to_bytes
 
 EXIT = Exit.parse("http://u:p@proxy.example:1")
-HEADERS = ClearanceHeaders(frozenset({"gzip", "br"}), {})
+LOG = logging.LoggerAdapter(logging.getLogger("scrapy_ezcaptcha"), {})
+HEADERS = ClearanceHeaders(frozenset({"gzip", "br"}), {}, LOG)
 HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\t\x20-\x7e]*")
 COOKIE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+=[\x21-\x3a\x3c-\x7e]*")
 NAMES = ("errorId", "errorCode", "status", "taskId", "solution", "header", "cookies", "body")

@@ -28,13 +28,14 @@ from scrapy_ezcaptcha.errors import (
     InvalidOptions,
 )
 from scrapy_ezcaptcha.lru import Lru
-from scrapy_ezcaptcha.report import balance, log_sums
+from scrapy_ezcaptcha.report import Account, log_sums
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved, send
 from scrapy_ezcaptcha.solving.broker import Broker
 from scrapy_ezcaptcha.solving.pages import BoughtPages
 from scrapy_ezcaptcha.solving.replay import SOLVED_FLAG, Replayer, replay_of
 from scrapy_ezcaptcha.solving.solver import Solver
+from scrapy_ezcaptcha.solving.warnings import SiteWarnings
 from scrapy_ezcaptcha.stores import StoreError, open_store
 from scrapy_ezcaptcha.stores.sharing import Sharing
 
@@ -74,11 +75,13 @@ class EzCaptchaMiddleware:
         self._engine = Engine(crawler, log)
         self._targets = Targets(config, crawler.settings)
         self._headers = ClearanceHeaders.from_settings(
-            crawler.settings, impersonate=config.impersonate
+            crawler.settings, log, impersonate=config.impersonate
         )
         self._closing = ClosingAtLimit(config, self._engine, self._is_serving)
+        self._account = Account(self._client, log)
+        service = self._account if config.log_balance else self._client
         self._solver = Solver(
-            self._client, config, self._stats, log, reactor.seconds, self._closing.reached
+            service, config, self._stats, log, reactor.seconds, self._closing.reached
         )
         self._known = KnownClearances(keeps_changes=store is not None)
         self._sharing = Sharing(
@@ -92,13 +95,14 @@ class EzCaptchaMiddleware:
         )
         self._journal = Journal.of(crawler, log)
         self._waiting = WaitingRequests(self._engine, config.max_waiting, self._journal)
-        self._pages = BoughtPages(log)
-        parts = (self._solver, self._known, self._sharing, self._waiting, self._pages)
+        self._pages = BoughtPages()
+        warnings = SiteWarnings(config, crawler.settings, log, lambda: self._account.price)
+        parts = (self._solver, self._known, self._sharing, self._waiting, self._pages, warnings)
         self._broker = Broker(
             *parts, self._engine.is_closing, stats=self._stats, log=log, reactor=reactor
         )
-        self._replayer = Replayer(self._broker, self._known, self._sharing, self._pages, config)
-        self._balance: float | None = None  # at the start, if it is to be logged
+        known, sharing = self._known, self._sharing
+        self._replayer = Replayer(self._broker, known, sharing, self._pages, warnings, config)
         self._said: Lru[str, bool] = Lru(_MAX_SAID)
         self._follows_requests = False
 
@@ -261,8 +265,6 @@ class EzCaptchaMiddleware:
             for request in self._journal.left_behind():
                 self._crawler.engine.crawl(replay_of(request, Memo.on(request)))
             self._journal.clear()
-        if self._config.log_balance:
-            self._balance = await balance(self._client, self._log)
 
     async def spider_closed(self) -> None:
         """Stop all polling, and log what the crawl cost."""
@@ -271,13 +273,9 @@ class EzCaptchaMiddleware:
         await self._sharing.close()
         if self._journal is not None:
             self._journal.close()
-        log_sums(self._stats, self._log)
+        log_sums(self._stats, self._log, self._broker.flights.seconds_waited)
         if self._config.log_balance:
-            left = await balance(self._client, self._log)
-            if left is not None and self._balance is not None:
-                spent = self._balance - left
-                self._stats.set_value("ezcaptcha/points_spent", spent)
-                self._log.info("EzCaptcha: %g points spent, %g left", spent, left)
+            await self._account.log_spending(self._stats)
         await self._client.close()
 
     def _follow_requests(self) -> None:

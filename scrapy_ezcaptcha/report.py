@@ -1,17 +1,25 @@
-"""What a crawl cost, in a line or two when it ends."""
+"""What a crawl costs: the price of a task, and the sums when the crawl ends."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import DeferredLock
+
 from scrapy_ezcaptcha.errors import EzCaptchaError
+from scrapy_ezcaptcha.service.wire import POINTS_PER_DOLLAR, points_in_words
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable, Coroutine, Mapping
 
     from scrapy.statscollectors import StatsCollector
 
+    from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.service.client import EzCaptchaClient
+    from scrapy_ezcaptcha.service.wire import Solution
 
 _SUMS = (
     *(("challenges", "challenges"), ("tasks", "tasks/created"), ("solved", "tasks/ready")),
@@ -19,17 +27,87 @@ _SUMS = (
 )
 
 
-def log_sums(stats: StatsCollector, log: logging.LoggerAdapter[Any]) -> None:
-    """Log the sums of a crawl."""
+class Account:
+    """The service of *client*, which also learns what one task costs.
+
+    The balance is asked for before and after the first task is created, while this crawl creates
+    no other. ``price`` is in points; None if it is not known.
+    """
+
+    def __init__(self, client: EzCaptchaClient, log: logging.LoggerAdapter[Any]) -> None:
+        self.price: float | None = None
+        self._client = client
+        self._log = log
+        self._alone: DeferredLock | None = DeferredLock()  # None: the price was asked for
+
+    async def create_for(
+        self,
+        url: str,
+        exit: Exit,
+        rq_data: Mapping[str, Any] | None,
+        *,
+        on_throttled: Callable[[], None],
+    ) -> str:
+        """Create a task as :meth:`EzCaptchaClient.create_for` does."""
+        create = partial(self._client.create_for, url, exit, rq_data, on_throttled=on_throttled)
+        alone = self._alone
+        if alone is not None:
+            await maybe_deferred_to_future(alone.acquire())
+            if self._alone is not None:
+                return await self._create_first(create, alone)
+            alone.release()
+        return await create()
+
+    async def wait_for_solution(self, task_id: str, exit: Exit) -> Solution:
+        """Return the solution of a task as :meth:`EzCaptchaClient.wait_for_solution` does."""
+        return await self._client.wait_for_solution(task_id, exit)
+
+    async def log_spending(self, stats: StatsCollector) -> None:
+        """Log what the tasks of this crawl cost, and what is left."""
+        if self._alone is not None:  # perhaps it is being asked for
+            await maybe_deferred_to_future(self._alone.acquire())
+        tasks = stats.get_value("ezcaptcha/tasks/created", 0)
+        sums = []
+        if self.price is not None or not tasks:
+            points = tasks * (self.price or 0.0)
+            stats.set_value("ezcaptcha/points_spent", points)
+            stats.set_value("ezcaptcha/usd_spent", points / POINTS_PER_DOLLAR)
+            sums.append(f"{points_in_words(points)} spent")
+        left = await self._balance()
+        if left is not None:
+            sums.append(f"{points_in_words(left)} left")
+        if sums:
+            self._log.info("EzCaptcha: %s", ", ".join(sums))
+
+    async def _create_first(
+        self, create: Callable[[], Coroutine[Any, Any, str]], alone: DeferredLock
+    ) -> str:
+        try:
+            before = await self._balance()
+            task_id = await create()
+        except BaseException:
+            alone.release()
+            raise
+        deferred_from_coro(self._learn_price(before, alone))  # meanwhile the task's id is noted
+        return task_id
+
+    async def _learn_price(self, before: float | None, alone: DeferredLock) -> None:
+        after = None if before is None else await self._balance()
+        if before is not None and after is not None:
+            self.price = max(before - after, 0.0)
+        self._alone = None
+        alone.release()
+
+    async def _balance(self) -> float | None:
+        try:
+            return await self._client.get_balance()
+        except EzCaptchaError as error:
+            self._log.warning("Could not ask for the balance: %s", error)
+            return None
+
+
+def log_sums(stats: StatsCollector, log: logging.LoggerAdapter[Any], seconds: float) -> None:
+    """Log the sums of a crawl, in which requests waited for *seconds*."""
+    stats.set_value("ezcaptcha/requests/waiting_seconds", seconds)
     sums = ", ".join(f"{words} {stats.get_value(f'ezcaptcha/{name}', 0)}" for words, name in _SUMS)
-    seconds = stats.get_value("ezcaptcha/solve_seconds/total", 0.0)
     log.info("EzCaptcha: %s, seconds waited %.1f", sums, seconds)
-
-
-async def balance(client: EzCaptchaClient, log: logging.LoggerAdapter[Any]) -> float | None:
-    """Return the balance in points, None if it cannot be had."""
-    try:
-        return await client.get_balance()
-    except EzCaptchaError as error:
-        log.warning("Could not ask for the balance: %s", error)
-        return None

@@ -8,17 +8,18 @@ robots.txt and the disk queue see the spider's own request and none of our cooki
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
 from scrapy.http import Headers
 
+from scrapy_ezcaptcha.clearances.browsers import known_browsers, nearest
 from scrapy_ezcaptcha.clearances.clearance import CLEARANCE_COOKIE
+from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Mapping
 
     from scrapy import Request
@@ -34,22 +35,28 @@ EDGE_COOKIES = frozenset({CLEARANCE_COOKIE, "__cf_bm", "_cfuvid", "__cfruid"})
 #: The request meta key by which scrapy-impersonate is told a browser.
 IMPERSONATE_META = "impersonate"
 
+_MAX_SAID = 100
+
 
 class ClearanceHeaders:
     """Puts clearances on requests, takes them off, and remembers which request carried which.
 
     *accept_encodings* is what this Scrapy decodes. *defaults* are the headers that Scrapy adds
     by itself, by lower-case name; where a request has just these, the solution's are sent. With
-    *impersonate*, scrapy-impersonate is told the clearance's browser.
+    *impersonate*, scrapy-impersonate is told the clearance's browser, or the nearest older one that
+    it knows; *log* says so.
     """
 
     def __init__(
         self,
         accept_encodings: frozenset[str],
         defaults: Mapping[str, bytes],
+        log: logging.LoggerAdapter[Any],
         *,
         impersonate: bool = False,
     ) -> None:
+        self._log = log
+        self._said: Lru[str | None, bool] = Lru(_MAX_SAID)
         self._accept_encodings = accept_encodings
         self._defaults = defaults
         self._impersonate = impersonate
@@ -58,7 +65,9 @@ class ClearanceHeaders:
         self._impersonating: WeakSet[Request] = WeakSet()
 
     @classmethod
-    def from_settings(cls, settings: BaseSettings, *, impersonate: bool) -> Self:
+    def from_settings(
+        cls, settings: BaseSettings, log: logging.LoggerAdapter[Any], *, impersonate: bool
+    ) -> Self:
         """Read from the settings what this Scrapy decodes and which headers it adds."""
         decodes = ACCEPTED_ENCODINGS if settings.getbool("COMPRESSION_ENABLED") else []
         defaults = Headers(settings.getdict("DEFAULT_REQUEST_HEADERS"))
@@ -66,6 +75,7 @@ class ClearanceHeaders:
         return cls(
             frozenset(encoding.decode() for encoding in decodes),
             {name.decode().lower(): values[-1] for name, values in defaults.items() if values},
+            log,
             impersonate=impersonate,
         )
 
@@ -86,9 +96,9 @@ class ClearanceHeaders:
         headers["cookie"] = merge_cookies(before["cookie"], clearance.cookies)
         self._before[request] = before
         self._carried[request] = (clearance, number)
-        is_known = self._impersonate and clearance.tls_version in known_browsers()
-        if is_known and IMPERSONATE_META not in request.meta:
-            request.meta[IMPERSONATE_META] = clearance.tls_version
+        browser = self._browser_of(clearance) if self._impersonate else None
+        if browser is not None and IMPERSONATE_META not in request.meta:
+            request.meta[IMPERSONATE_META] = browser
             self._impersonating.add(request)
 
     def take_off(self, request: Request) -> None:
@@ -114,6 +124,16 @@ class ClearanceHeaders:
     def forget(self, request: Request) -> None:
         """Forget with which clearance *request* was sent."""
         self._carried.pop(request, None)
+
+    def _browser_of(self, clearance: Clearance) -> str | None:
+        """Return the browser to impersonate; say it if that is not the one of the solve."""
+        wanted = clearance.tls_version
+        browser = nearest(wanted, known_browsers())
+        if browser != wanted and not self._said.get(wanted):
+            self._said.put(wanted, True)
+            instead = f"{browser} is impersonated instead" if browser else "none is impersonated"
+            self._log.info("curl_cffi does not know the browser %s; %s", wanted, instead)
+        return browser
 
     def _outgoing(self, clearance: Clearance) -> dict[str, str]:
         headers = dict(clearance.headers)
@@ -144,13 +164,3 @@ def merge_cookies(own: list[bytes], clearance: Mapping[str, str]) -> bytes:
         if name in EDGE_COOKIES or name.encode() not in names
     ]
     return b"; ".join(kept + added)
-
-
-@cache
-def known_browsers() -> frozenset[str]:
-    """Return the browsers that curl_cffi, beneath scrapy-impersonate, can play; none without it."""
-    try:
-        browser_type = import_module("curl_cffi.requests").BrowserType
-    except (ImportError, AttributeError):
-        return frozenset()
-    return frozenset(browser.value for browser in browser_type)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
 from scrapy_ezcaptcha.clearances.clearance import CLEARANCE_COOKIE
-from scrapy_ezcaptcha.clearances.record import Record, Seen, Verdict, best_for
+from scrapy_ezcaptcha.clearances.record import Record, Seen, Verdict, best_for, tries_others
 from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _MAX_IDS = 10_000
 _MAX_PATHS = 10_000
+
+# Pages of a clearance that hardly pays.
+_LOW_YIELD = 2
 
 # Clearances of one zone and exit: more than one only where hosts want their own.
 _MAX_EACH = 1000
@@ -51,6 +54,7 @@ class KnownClearances:
         self._served: Lru[str, bool] = Lru(_MAX_IDS)
         self._challenged: Lru[str, bool] = Lru(_MAX_PATHS)
         self._last_end: Lru[Place, Reason] = Lru(capacity)
+        self._low_yield: Lru[Place, tuple[int, int]] = Lru(capacity)
         self._sent = 0
         self._keeps_changes = keeps_changes
         self._changes: dict[tuple[Place, str], Record | bool] = {}
@@ -163,15 +167,21 @@ class KnownClearances:
             self._served.put(carried.id, True)  # be it by another process
             pages = f"{record.pages} page{'' if record.pages == 1 else 's'}"
             reason = ("rejected", f"the last clearance was rejected after serving {pages}")
+            self._note_yield(carried.place, record.pages)
             self._drop(carried.place, carried.id, reason, unused=False)
             return reason
         if verdict is Verdict.USELESS and record.only is None:
             self._drop(carried.place, carried.id, USELESS, unused=True)
+            self._note_yield(carried.place, 0)
             return USELESS
         is_path = verdict in {Verdict.REFUSED_BY_PATH, Verdict.USELESS}
         record.refuse(location.path if is_path else location.host, since or now)
         self._changed(record)
         return self.reason_for(location, carried.place)
+
+    def low_yield(self, place: Place) -> tuple[int, int]:
+        """Return how many clearances in a row served a page or two at most, and their pages."""
+        return self._low_yield.get(place) or (0, 0)
 
     def solve_failed(self, place: Place, code: str) -> None:
         """Note that the last solve for *place* brought no clearance."""
@@ -195,6 +205,10 @@ class KnownClearances:
             if any(record.is_good_for_others(refuser) for record in self.records(place)):
                 return refuser
         return None
+
+    def tries_others(self, location: Location, place: Place) -> bool:
+        """Whether the host of *location* may still accept a clearance bought for another host."""
+        return tries_others(location.host, self.records(place))
 
     def fails(self, location: Location, clearance: Clearance) -> bool:
         """Whether *clearance* was bought for *location*, which did not accept it yet."""
@@ -288,6 +302,11 @@ class KnownClearances:
         else:
             self._places.pop(place)
             self._forget_zone(place[0])
+
+    def _note_yield(self, place: Place, pages: int) -> None:
+        clearances, total = self.low_yield(place)
+        is_low = pages <= _LOW_YIELD
+        self._low_yield.put(place, (clearances + 1, total + pages) if is_low else (0, 0))
 
     def _changed(self, record: Record) -> None:
         key = (record.clearance.place, record.clearance.id)

@@ -28,7 +28,7 @@ _MAX_REFUSALS = 2
 # A request is sent again with a clearance that lets others through at most so often.
 _MAX_STRAYS = 4
 
-# Challenges in a row, all to requests sent after the first one, that end a clearance.
+# Challenges in a row, all to requests sent after the first one, that say as much.
 _MAX_IN_A_ROW = 4
 
 _MAX_PATHS = 1000  # of a clearance, with its pages
@@ -76,8 +76,8 @@ class Record:
     ``path`` is the path for which it was bought, ``only`` the host or path for which alone it
     was bought, because the zone had a good clearance already.
     ``refused_at`` is how many requests had been sent when this process noted a refusal.
-    ``doubt`` is what was known at the first challenge of a path that had accepted it, and how
-    many later requests to such paths were challenged since; None after a page.
+    ``doubts`` holds what was known at the first challenge since the last page, and how many
+    later requests were challenged: of paths that had accepted it, and of hosts that had not.
     """
 
     clearance: Clearance
@@ -89,7 +89,7 @@ class Record:
     paths: set[str] = field(default_factory=set)
     last_sent: int = 0
     refused_at: dict[str, int] = field(default_factory=dict)
-    doubt: Seen | None = None
+    doubts: dict[bool, Seen] = field(default_factory=dict)
 
     @property
     def pages(self) -> int:
@@ -165,15 +165,22 @@ class Record:
             for refuser, at in self.refused_at.items()
         )
 
-    def _is_over(self, location: Location, number: int, now: Seen, process: str) -> bool:
-        """Note that request *number* was challenged; True if it is one too many in a row."""
-        if location.path not in self.paths:
-            return False
-        if self.doubt is None or self.is_alive(self.doubt, process):
-            self.doubt = now._replace(times=0)
-        elif number > self.doubt.sent:
-            self.doubt = self.doubt._replace(times=self.doubt.times + 1)
-        return self.doubt.times >= _MAX_IN_A_ROW
+    def _judge_row(
+        self, location: Location, number: int, now: Seen, process: str
+    ) -> Verdict | None:
+        """Note that request *number* was challenged; say what the last ones mean together."""
+        is_served = location.path in self.paths
+        if not is_served and location.host in {*self.accepted, self.clearance.origin}:
+            return None
+        doubt = self.doubts.get(is_served)
+        if doubt is None or self.is_alive(doubt, process):
+            doubt = now._replace(times=0)
+        elif number > doubt.sent:
+            doubt = doubt._replace(times=doubt.times + 1)
+        self.doubts[is_served] = doubt
+        if doubt.times < _MAX_IN_A_ROW:
+            return None
+        return Verdict.EXPIRED if is_served else Verdict.REFUSED_BY_HOST
 
     def judge(
         self, location: Location, number: int, now: Seen, since: Seen | None, process: str
@@ -182,8 +189,8 @@ class Record:
 
         *since* is what was known when the same request was challenged before, if it was.
         """
-        if self._is_over(location, number, now, process):
-            return Verdict.EXPIRED
+        if verdict := self._judge_row(location, number, now, process):
+            return verdict
         if since is None:
             return None
         if self.is_alive(since, process):
@@ -199,6 +206,11 @@ class Record:
         return Verdict.USELESS if is_own and not self.accepted else Verdict.REFUSED_BY_HOST
 
 
+def tries_others(host: str, records: Sequence[Record]) -> bool:
+    """Whether *host* may still accept a clearance that was bought for another host."""
+    return sum(host in record.refused for record in records) < _MAX_REFUSALS
+
+
 def best_for(location: Location, records: Sequence[Record]) -> Clearance | None:
     """Return the clearance of *records*, the oldest first, that serves *location* best.
 
@@ -206,7 +218,7 @@ def best_for(location: Location, records: Sequence[Record]) -> Clearance | None:
     bought for the host, then the newest.
     """
     host = location.host
-    tries_others = sum(host in record.refused for record in records) < _MAX_REFUSALS
+    tries = tries_others(host, records)
     candidates = [
         (
             record.only in {location.path, host},
@@ -220,7 +232,7 @@ def best_for(location: Location, records: Sequence[Record]) -> Clearance | None:
         and (
             host in record.accepted
             or host == record.clearance.origin
-            or (tries_others and not record.is_doubtful)
+            or (tries and not record.is_doubtful)
         )
     ]
     return records[max(candidates)[-1]].clearance if candidates else None

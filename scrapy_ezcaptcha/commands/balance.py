@@ -9,7 +9,7 @@ from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import config_with_key, with_client
 from scrapy_ezcaptcha.errors import EzCaptchaError
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
-from scrapy_ezcaptcha.service.wire import POINTS_PER_DOLLAR
+from scrapy_ezcaptcha.service.wire import points_in_words
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -31,10 +31,5 @@ def run(settings: BaseSettings, options: Namespace) -> int:  # noqa: ARG001
         return 1
     except Interrupted:
         return 130
-    stdout().print(in_words(points))
+    stdout().print(points_in_words(points))
     return 0
-
-
-def in_words(points: float) -> str:
-    """Return a balance as people read it."""
-    return f"{points:,.0f} points ({points / POINTS_PER_DOLLAR:,.2f} USD)"

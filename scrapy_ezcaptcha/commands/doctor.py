@@ -14,8 +14,7 @@ from scrapy.crawler import Crawler
 from scrapy.pqueues import DownloaderAwarePriorityQueue
 from scrapy.utils.misc import load_object
 
-from scrapy_ezcaptcha.clearances.headers import known_browsers
-from scrapy_ezcaptcha.commands.balance import in_words
+from scrapy_ezcaptcha.clearances.browsers import is_impersonating, known_browsers
 from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import with_client
@@ -26,6 +25,7 @@ from scrapy_ezcaptcha.errors import ApiError, ConfigurationError, ExitError, EzC
 from scrapy_ezcaptcha.exit import Exit, check_exit
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
+from scrapy_ezcaptcha.service.wire import points_in_words
 from scrapy_ezcaptcha.stores import StoreError, open_store
 
 if TYPE_CHECKING:
@@ -232,11 +232,10 @@ def _handlers(settings: BaseSettings, config: Config) -> Iterator[Finding]:
         )
     if not config.impersonate:
         return
-    handlers = settings.getwithbase("DOWNLOAD_HANDLERS")
     if not known_browsers():
         text = "EZCAPTCHA_IMPERSONATE needs scrapy-impersonate: pip install scrapy-impersonate"
         yield Finding(FAIL, "handler", text)
-    elif "impersonate" not in str(handlers["https"]).lower():
+    elif not is_impersonating(settings):
         yield Finding(
             FAIL,
             "handler",
@@ -256,5 +255,5 @@ def _service(settings: BaseSettings, config: Config) -> Finding:
             FAIL, "service", f"{config.api_url} does not answer: {error}; is the network open?"
         )
     if points <= 0:
-        return Finding(FAIL, "balance", f"{in_words(points)}: top the account up")
-    return Finding(PASS, "balance", f"{in_words(points)} at {config.api_url}")
+        return Finding(FAIL, "balance", f"{points_in_words(points)}: top the account up")
+    return Finding(PASS, "balance", f"{points_in_words(points)} at {config.api_url}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TASK_TYPE = "CloudFlare5STask"
 
-#: How the service counts money.
+#: Points of the service for one US dollar, by the vendor's wiki.
 POINTS_PER_DOLLAR = 10_000
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110, section 5.6.2
@@ -136,6 +136,12 @@ def parse_balance(body: bytes, *, status: int, hide: Iterable[str] = ()) -> floa
     if isinstance(balance, bool) or not isinstance(balance, int | float):
         raise UnexpectedResponse("getBalance answered without a balance", status=status)
     return balance
+
+
+def points_in_words(points: float) -> str:
+    """Return points as people read them: ``20 points (0.0020 USD)``."""
+    dollars = f"{points / POINTS_PER_DOLLAR:,.4f}"
+    return f"{points:,.10g} points ({dollars.removesuffix('00')} USD)"
 
 
 def parse_task_result(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.service.wire import Solution
     from scrapy_ezcaptcha.solving.pages import BoughtPages
     from scrapy_ezcaptcha.solving.solver import Solver
+    from scrapy_ezcaptcha.solving.warnings import SiteWarnings
     from scrapy_ezcaptcha.stores.sharing import Lease, Sharing
 
 _LOOK_SECONDS = 0.25
@@ -63,6 +64,7 @@ class Broker:
     sharing: Sharing
     requests: WaitingRequests
     pages: BoughtPages
+    warnings: SiteWarnings
     is_closing: Callable[[], bool]
     _: KW_ONLY
     stats: StatsCollector
@@ -70,9 +72,10 @@ class Broker:
     reactor: IReactorTime
 
     def __post_init__(self) -> None:
-        self._flights: Flights[Any] = Flights()
+        self.flights: Flights[Any] = Flights(self.reactor.seconds)  # type: ignore[misc]
         self._zones: Counter[str] = Counter()  # with a solve under way
         self._solving: dict[Place, str] = {}  # the host for which a shared solve is under way
+        self._only: dict[Place, str] = {}  # the host or path for which one is that is not shared
         self._used: Lru[str, bool] = Lru(_MAX_IDS)  # clearances that let a request of ours through
         self._is_closed = False
         self._looking = LoopingCall(self._look)
@@ -81,12 +84,12 @@ class Broker:
     @property
     def waiting(self) -> int:
         """How many requests wait for a solve."""
-        return self._flights.waiting
+        return self.flights.waiting
 
     @property
     def is_busy(self) -> bool:
         """Whether a solve is under way, or a request waits for one or for its turn after it."""
-        return bool(self._flights) or self.requests.is_queue or self.requests.count > 0
+        return bool(self.flights) or self.requests.is_queue or self.requests.count > 0
 
     def is_solving(self, zone: str) -> bool:
         """Whether a solve for *zone* is under way."""
@@ -120,6 +123,7 @@ class Broker:
             return None
         self.stats.inc_value("ezcaptcha/clearances/rejected")
         self.log.info("%s through %s: %s", clearance.zone, clearance.exit.address, reason[1])
+        self.warnings.costly(clearance.zone, *self.known.low_yield(clearance.place))
         self.sharing.write_soon()
         if reason is USELESS:
             path = location.path if self.known.serves(clearance.place) else None
@@ -168,7 +172,7 @@ class Broker:
         self._is_closed = True
         if self._looking.running:
             self._looking.stop()
-        self._flights.stop(CrawlEnding())
+        self.flights.stop(CrawlEnding())
         self.requests.let_all_go()
 
     async def _clearance(self, target: Target) -> Clearance:
@@ -253,9 +257,14 @@ class Broker:
         """Return the key of the solve for *target*, and the only host or path that it is for."""
         place, location = target.place, target.location
         for only in (location.path, location.host):
-            if (place, only) in self._flights:
+            if (place, only) in self.flights:
                 return (place, only), only
         differs = self.known.differs(location, place)
+        other = self._only.get(place, "/")
+        if differs != location.path and self.known.tries_others(location, place):
+            if place not in self.flights and (place, other) in self.flights and "/" not in other:
+                return (place, other), other
+            differs = None if place in self.flights else differs
         if differs is None or self._solving.get(place) == location.host:
             return place, None
         return (place, differs), differs
@@ -264,13 +273,13 @@ class Broker:
         """Whether a solve is under way for *target*, for which there is no clearance."""
         if self.known.find(target.location, target.place[1]) is not None:
             return False
-        return self._key_for(target)[0] in self._flights
+        return self._key_for(target)[0] in self.flights
 
     async def _result(
         self, target: Target, key: Hashable, work: Callable[[Target], Coroutine[Any, Any, Any]]
     ) -> Any:
         """Let the request wait for the solve of *key*; return its result, or raise its error."""
-        if key not in self._flights:
+        if key not in self.flights:
             if self._is_closed or self.is_closing():
                 raise CrawlEnding
             if not self._looking.running:
@@ -290,10 +299,12 @@ class Broker:
             self._zones[target.zone] += 1
             if key == target.place:
                 self._solving[target.place] = target.host
+            elif isinstance(key, tuple):
+                self._only[target.place] = key[1]
             return self._without_bugs(target, work(target))
 
-        self.stats.max_value("ezcaptcha/requests/waiting_max", self._flights.waiting + 1)
-        return await self._flights.outcome(key, start, target.request.priority)
+        self.stats.max_value("ezcaptcha/requests/waiting_max", self.flights.waiting + 1)
+        return await self.flights.outcome(key, start, target.request.priority)
 
     async def _without_bugs(self, target: Target, work: Coroutine[Any, Any, Any]) -> Any:
         """Carry out *work*; what is not one of our errors is logged and becomes one."""
@@ -308,13 +319,13 @@ class Broker:
             raise EzCaptchaError("internal error, see the log") from None
         finally:
             self._zones -= Counter((target.zone,))
-            if target.place not in self._flights:
+            if target.place not in self.flights:
                 self._solving.pop(target.place, None)
 
     def _look(self) -> None:
         if self.is_closing():
             self.close()
-        elif self._flights or self.requests.is_queue:
+        elif self.flights or self.requests.is_queue:
             self.requests.let_go_where_room()
         else:
             self._looking.stop()

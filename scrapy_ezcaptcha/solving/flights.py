@@ -16,9 +16,15 @@ Waiters: TypeAlias = "dict[Deferred[T | Exception], int]"  # with their prioriti
 
 
 class Flights(Generic[T]):
-    """The coroutines under way, by key. An outcome is a result or an exception."""
+    """The coroutines under way, by key. An outcome is a result or an exception.
 
-    def __init__(self) -> None:
+    ``clock`` returns the seconds of a clock that never goes back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._present = 0  # waiters, until they have their outcome
+        self._since = self._seconds = 0.0
         self._waiters: dict[Hashable, Waiters[T]] = {}
         self._running: dict[Hashable, Deferred[None]] = {}
 
@@ -32,6 +38,11 @@ class Flights(Generic[T]):
     def waiting(self) -> int:
         """How many waiters there are."""
         return sum(len(waiters) for waiters in self._waiters.values())
+
+    @property
+    def seconds_waited(self) -> float:
+        """The seconds in which there was at least one waiter."""
+        return self._seconds + (self._clock() - self._since if self._present else 0.0)
 
     async def outcome(
         self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]], priority: int = 0
@@ -54,7 +65,15 @@ class Flights(Generic[T]):
             running.addErrback(lambda _: None)  # cancelled
             if self._waiters.get(key) is waiters:  # it did not end at once
                 self._running[key] = running
-        return await maybe_deferred_to_future(waiter)
+        if not self._present:
+            self._since = self._clock()
+        self._present += 1
+        try:
+            return await maybe_deferred_to_future(waiter)
+        finally:
+            self._present -= 1
+            if not self._present:
+                self._seconds += self._clock() - self._since
 
     def stop(self, error: Exception) -> None:
         """Cancel all of them; *error* is the outcome for all who wait."""

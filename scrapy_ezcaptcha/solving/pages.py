@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
-    import logging
-
     from scrapy import Request
 
     from scrapy_ezcaptcha.crawl.target import Target
 
 _MAX_PAGES = 100
-_MAX_ZONES = 10_000
 
 
 class BoughtPages:
     """Keeps the last pages, until their requests have pages of their own."""
 
-    def __init__(self, log: logging.LoggerAdapter[Any]) -> None:
-        self._log = log
+    def __init__(self) -> None:
         self._pages: Lru[str, tuple[Target, str]] = Lru(_MAX_PAGES)
-        self._warned: Lru[str, bool] = Lru(_MAX_ZONES)
 
     def keep(self, task_id: str, target: Target, page: str | None) -> None:
         """Keep the *page* that a task brought."""
@@ -44,17 +39,3 @@ class BoughtPages:
         if target is None or target.request.url != request.url:
             return None
         return page if target.request.method == request.method else None
-
-    def warn_of_useless(self, zone: str) -> None:
-        """Warn once that the clearances of *zone* are useless while its solutions have pages."""
-        if self._warned.get(zone):
-            return
-        self._warned.put(zone, True)
-        self._log.warning(
-            "The clearances of %s are rejected although its challenges are solved. Either the proxy"
-            " changes its address: use a sticky session. Or the site binds a clearance to the"
-            " browser's TLS handshake: use scrapy-impersonate with EZCAPTCHA_IMPERSONATE=True. Or"
-            " take the pages of the solutions, at one task a page:"
-            ' EZCAPTCHA_USE_BODY="always"',
-            zone,
-        )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.solving.broker import Broker
     from scrapy_ezcaptcha.solving.pages import BoughtPages
+    from scrapy_ezcaptcha.solving.warnings import SiteWarnings
     from scrapy_ezcaptcha.stores.sharing import Sharing
 
 #: In ``response.flags`` of responses to requests that carried a clearance.
@@ -58,6 +59,7 @@ class Replayer:
     known: KnownClearances
     sharing: Sharing
     pages: BoughtPages
+    warnings: SiteWarnings
     config: Config
 
     def __post_init__(self) -> None:
@@ -111,7 +113,7 @@ class Replayer:
             is_over = seen is None or carried.id != memo.page
             if is_over and memo.page and (page := self._paid_page(target, memo.page)):
                 if not self.known.has_served(carried):
-                    self.pages.warn_of_useless(carried.zone)
+                    self.warnings.useless(carried)
                 return page
             if seen is not None and not options.use_body and memo.resent < _MAX_RESENT:
                 memo = replace(memo, seen=seen, resent=memo.resent + 1)

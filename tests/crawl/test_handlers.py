@@ -63,7 +63,7 @@ class TestImpersonate:
             requests = [{"url": "http://shop.example/item/1", "meta": {**via(sandbox), **meta}}]
             result = crawl(sandbox, requests, settings=settings)
         assert [page["status"] for page in result.pages] == [200]
-        page = result.pages[0]
+        page, self.log = result.pages[0], result.log
         assert ("impersonate" in page["meta"]) == ("impersonate" in meta)
         return page["flags"], sandbox.edge.visits
 
@@ -72,6 +72,11 @@ class TestImpersonate:
         assert flags == ["impersonate", "ezcaptcha"]
         assert challenged.header("sec-ch-ua-platform") is None
         assert "Chrome/131" in replayed.header("user-agent")
+
+    def test_the_nearest_older_version_is_played_and_said(self, crawl):
+        flags, _ = self.get(crawl, IMPERSONATE, solution={"tlsVersion": "chrome149"})
+        assert flags == ["impersonate", "ezcaptcha"]
+        assert "does not know the browser chrome149; chrome" in self.log
 
     def test_a_browser_that_it_does_not_know_is_not_passed(self, crawl):
         flags, _ = self.get(crawl, IMPERSONATE, solution={"tlsVersion": "netscape4"})

@@ -164,5 +164,38 @@ def test_the_cost_is_summed_up_in_one_line(crawl, sandbox):
     result = crawl(sandbox, items(sandbox, count=3), settings=settings)
     assert result.log.count("INFO: EzCaptcha: ") == 2
     assert "EzCaptcha: challenges 3, tasks 1, solved 1, given up 0, reused 0," in result.log
-    assert "EzCaptcha: 20 points spent, 99980 left" in result.log
+    assert "20 points (0.0020 USD) spent, 99,980 points (9.9980 USD) left" in result.log
     assert result.stats["ezcaptcha/points_spent"] == 20
+    assert result.stats["ezcaptcha/usd_spent"] == pytest.approx(0.002)
+
+
+def test_what_others_spend_from_the_same_account_is_not_counted(crawl):
+    """Another crawl spends while this one waits for its solves."""
+    zones = [Site(f"shop{number}.example", Protection()) for number in range(5)]
+    with Sandbox(zones, latency=0.5) as sandbox:
+        create = sandbox.service._create_task
+
+        def create_for_two(payload):
+            if len(sandbox.service.tasks) == 2:
+                sandbox.service.balance -= 50_000
+            return create(payload)
+
+        sandbox.service._create_task = create_for_two
+        requests = [{"url": f"http://{site.zone}/item/1", "meta": via(sandbox)} for site in zones]
+        result = crawl(sandbox, requests, settings={"EZCAPTCHA_LOG_BALANCE": True})
+    assert result.stat("tasks/created") == 5
+    assert result.stats["ezcaptcha/points_spent"] == 100
+    assert "100 points (0.01 USD) spent, 49,900 points (4.99 USD) left" in result.log
+
+
+def test_only_time_in_which_a_request_waits_is_summed_up(crawl):
+    """Four solves at the same time, all of which fail."""
+    zones = [Site(f"shop{number}.example", Protection()) for number in range(4)]
+    with Sandbox(zones, latency=60) as sandbox:
+        requests = [{"url": f"http://{site.zone}/item/1", "meta": via(sandbox)} for site in zones]
+        settings = {"EZCAPTCHA_SOLVE_TIMEOUT": 1.0, "EZCAPTCHA_MAX_ATTEMPTS": 1}
+        result = crawl(sandbox, requests, settings=settings)
+    assert result.stat("tasks/failed") == 4
+    waited = result.stat("requests/waiting_seconds")
+    assert 0.9 < waited <= result.stats["elapsed_time_seconds"]
+    assert f"seconds waited {waited:.1f}" in result.log

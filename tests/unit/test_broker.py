@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from scrapy import Request
+from scrapy.settings import Settings
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
@@ -26,6 +27,7 @@ from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.solving.broker import Broker
 from scrapy_ezcaptcha.solving.pages import BoughtPages
 from scrapy_ezcaptcha.solving.solver import Solver
+from scrapy_ezcaptcha.solving.warnings import SiteWarnings
 from scrapy_ezcaptcha.stores import Store
 from scrapy_ezcaptcha.stores.sharing import Sharing
 
@@ -68,9 +70,10 @@ class World:
         self.stats = Stats()
         self.service = service or FakeService()
         self.limits = []
+        config = Config(client_key="k", **options)
         self.solver = Solver(
             self.service,
-            Config(client_key="k", **options),
+            config,
             self.stats,
             log=LOG,
             clock=self.clock.seconds,
@@ -84,7 +87,8 @@ class World:
             self.known,
             self.sharing,
             WaitingRequests(engine, 1000),
-            BoughtPages(LOG),
+            BoughtPages(),
+            SiteWarnings(config, Settings(), LOG, lambda: None),
             engine.is_closing,
             stats=self.stats,
             log=LOG,
@@ -267,6 +271,26 @@ def test_it_tells_which_zones_are_being_solved():
     assert not world.broker.is_solving("other.example")
     world.solved()
     assert not world.broker.is_solving("shop.example")
+
+
+def test_hosts_that_refuse_the_zones_clearance_at_the_same_time_wait_for_one_solve():
+    world, (zone, www, admin, _) = World(), HOSTS
+    world.ask(admin)
+    world.solved()
+    of_admin = world.find(admin)
+    for host in (zone, www):
+        world.rejected(host, of_admin)
+        world.accepted(admin, of_admin)  # it is good for others
+    world.ask(zone)
+    world.ask(www)
+    assert len(world.service.pending) == 1
+    world.solved()
+    assert world.find(zone) is world.find(www)
+    world.rejected(www, world.find(www))  # the second that it refuses: now it wants its own
+    world.ask(www)
+    world.solved()
+    assert world.find(www).origin == www
+    assert world.service.created == 3
 
 
 def test_tasks_at_once_are_limited_and_the_rest_follow():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from fakes import LOG
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request
@@ -24,7 +25,7 @@ def clearance(headers=None, cookies=None):
 
 def headers_for(encodings=("gzip", "br"), **defaults):
     by_name = {name.replace("_", "-"): value for name, value in defaults.items()}
-    return ClearanceHeaders(frozenset(encodings), by_name)
+    return ClearanceHeaders(frozenset(encodings), by_name, LOG)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from fakes import LOG
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request
@@ -67,7 +68,7 @@ def test_only_well_formed_headers_of_allowed_names_go_out(solution, own):
         return
     request = Request("http://shop.example/", headers=own)
     before = request.headers.copy()
-    headers = ClearanceHeaders(frozenset({"gzip"}), {})
+    headers = ClearanceHeaders(frozenset({"gzip"}), {}, LOG)
     headers.put_on(request, clearance)
     lines = request.headers.to_string().split(b"\r\n")
     assert all(HEADER.fullmatch(line) for line in lines)

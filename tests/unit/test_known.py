@@ -211,6 +211,16 @@ def test_several_requests_in_a_row_say_the_same_as_one_that_is_sent_again(known)
     assert find(known, WWW) is None
 
 
+def test_several_hosts_in_a_row_that_never_accepted_it_are_not_each_tried_twice(known):
+    one = held(known, 1, accepted_by=[WWW])
+    hosts = [f"h{number}.{ZONE}" for number in range(6)]
+    ends = [send(known, host, one) for host in hosts]
+    assert all(isinstance(end, Seen) for end in ends[:4])
+    assert [end[0] for end in ends[4:]] == ["host", "host"]
+    assert find(known, hosts[0]) is None  # it is doubtful now
+    assert find(known, WWW) is one
+
+
 def test_a_page_in_between_clears_the_clearance_of_doubt(known):
     one = held(known, 1, accepted_by=[WWW])
     for _ in range(5):

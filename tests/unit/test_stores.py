@@ -363,7 +363,7 @@ class TestRecords:
         }
         (record,) = records_in({'["clearance", "task1"]': json.dumps(whole)}, (), PLACE)
         request = Request(f"http://{ZONE}/")
-        ClearanceHeaders(frozenset(), {}).put_on(request, record.clearance)
+        ClearanceHeaders(frozenset(), {}, LOG).put_on(request, record.clearance)
         lines = request.headers.to_string()
         assert lines.count(b"\r\n") == len(request.headers.keys()) - 1
         assert b"Content-Length" not in lines

@@ -1,0 +1,73 @@
+"""Warnings about sites where tasks bring few pages: the likely reason, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scrapy_ezcaptcha.clearances.browsers import impersonation
+from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.service.wire import points_in_words
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from scrapy.settings import BaseSettings
+
+    from scrapy_ezcaptcha.clearances.clearance import Clearance
+    from scrapy_ezcaptcha.config import Config
+
+_MAX_ZONES = 10_000
+
+
+class SiteWarnings:
+    """Says each of them once for each zone. *price* returns the points of a task, if known."""
+
+    def __init__(
+        self,
+        config: Config,
+        settings: BaseSettings,
+        log: logging.LoggerAdapter[Any],
+        price: Callable[[], float | None],
+    ) -> None:
+        self._price = price
+        self._config = config
+        self._settings = settings
+        self._log = log
+        self._said: Lru[tuple[str, str], bool] = Lru(_MAX_ZONES)
+
+    def useless(self, clearance: Clearance) -> None:
+        """Warn that the clearances of a zone are useless while its solutions have pages."""
+        if self._is_said("useless", clearance.zone):
+            return
+        is_on = self._config.impersonate
+        self._log.warning(
+            "The clearances of %s are rejected although its challenges are solved. Either the proxy"
+            " changes its address: use a sticky session. Or the site binds a clearance to the"
+            " browser's TLS handshake: use scrapy-impersonate with EZCAPTCHA_IMPERSONATE=True (%s)."
+            " Or take the pages of the solutions, at one task a page:"
+            ' EZCAPTCHA_USE_BODY="always"',
+            clearance.zone,
+            impersonation(self._settings, clearance.tls_version, is_on=is_on),
+        )
+
+    def costly(self, zone: str, tasks: int, pages: int) -> None:
+        """Warn that each of the last *tasks* for *zone* served only a page or two."""
+        if tasks < self._config.breaker_failures or not pages or self._is_said("costly", zone):
+            return
+        price = self._price()
+        points = f", {points_in_words(price * tasks / pages)}," if price is not None else ""
+        self._log.warning(
+            "The last %d clearances of %s served %d pages in all: %.1f tasks%s for each page. Slow"
+            " down (DOWNLOAD_DELAY), take another proxy, or set EZCAPTCHA_MAX_TASKS",
+            tasks,
+            zone,
+            pages,
+            tasks / pages,
+            points,
+        )
+
+    def _is_said(self, what: str, zone: str) -> bool:
+        is_said = bool(self._said.get((what, zone)))
+        self._said.put((what, zone), True)
+        return is_said
