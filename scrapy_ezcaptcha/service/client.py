@@ -142,11 +142,10 @@ class EzCaptchaClient:
     ) -> Solution:
         """Create *task* once and poll it until it is ready, has failed, or is out of time.
 
-        Sent again is only a creation that surely created nothing: the connection or the TLS
+        A creation is sent again only if it surely created nothing: the connection or the TLS
         handshake failed, or the service throttles, which is waited out for as long as for a
-        result. A poll that fails in
-        passing is asked again while the task lives. *on_created* is called with the task's
-        id as soon as it is paid for.
+        result. A poll that fails in passing is sent again while the task lives. *on_created* is
+        called with the task's id as soon as it is paid for.
 
         Raises:
             ExitError: the service could not use the task's proxy; nothing was sent.

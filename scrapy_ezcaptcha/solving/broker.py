@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
+from scrapy.utils.request import fingerprint
 from twisted.internet.task import LoopingCall
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, lacks_for_page
@@ -22,7 +24,6 @@ from scrapy_ezcaptcha.errors import (
     EzCaptchaError,
     FailedElsewhere,
     GivenUp,
-    SolveTimeout,
     UnexpectedResponse,
 )
 from scrapy_ezcaptcha.lru import Lru
@@ -179,40 +180,24 @@ class Broker:
         """Return a clearance that this process buys, or that another one has bought."""
         place = target.place
         _, only = self._key_for(target)
-        if only is not None:  # other processes seldom need the same; what they have is looked up
-            await self.sharing.refresh(place, is_urgent=True)
-            return self.known.find(target.location, place[1]) or await self._buy(target, only=only)
         while self.sharing.is_available(place):
             try:
-                lease = await self.sharing.acquire(place)
+                lease = await self.sharing.acquire(place, only)
             except StoreError:
                 continue  # the store is down: no longer available
             if lease is not None:
-                return await self._buy_or_find(target, lease)
+                with lease:
+                    known = self.known.find(target.location, place[1])
+                    return known or await self._buy(target, lease, only)
             try:
-                await self.sharing.follow(place)
+                await self.sharing.follow(place, only)
             except FailedElsewhere as error:  # it counts here too
-                self.solver.failed(place, str(error))
+                self.solver.failed(place, str(error), only and target.location.path)
                 raise
             if clearance := self.known.find(target.location, place[1]):
                 return clearance
         found = self.known.find(target.location, place[1])  # by a page that was wanted
-        return found or await self._buy(target)
-
-    async def _buy_or_find(self, target: Target, lease: Lease) -> Clearance:
-        """Return the clearance that others have put into the store, or buy one."""
-        exit = target.place[1]
-        try:
-            clearance = self.known.find(target.location, exit) or await self._buy(target, lease)
-        except EzCaptchaError as error:
-            keep_task = isinstance(error, GivenUp | SolveTimeout)  # its result may still come
-            lease.release(error, keep_task=keep_task)
-            raise
-        except BaseException:  # cancelled: the crawl ends, and the next one continues the task
-            lease.release(keep_task=True)
-            raise
-        lease.release()
-        return clearance
+        return found or await self._buy(target, only=only)
 
     async def _buy(
         self, target: Target, lease: Lease | None = None, only: str | None = None
@@ -238,11 +223,26 @@ class Broker:
 
     async def _page(self, target: Target) -> Solution:
         """Have *target* solved for its page; keep the clearance too, if none is known."""
-        solution, task_id, _ = await self.solver.solve(target, BODY, lacks=lacks_for_page)
+        lease = await self._lease_on_page(target)
+        with lease or nullcontext():
+            solution, task_id, _ = await self.solver.solve(
+                target, BODY, lacks=lacks_for_page, lease=lease
+            )
         is_known = self.known.find(target.location, target.place[1]) is not None
         if not is_known and not lacks_for_clearance(solution):
             self._keep(solution, task_id, target)
         return solution
+
+    async def _lease_on_page(self, target: Target) -> Lease | None:
+        """Return a lease by which the next run continues the task; None without a store."""
+        place, page = target.place, fingerprint(target.request).hex()
+        while self.sharing.is_available(place):
+            with suppress(StoreError):  # then it is no longer available
+                lease = await self.sharing.acquire(place, page)
+                if lease is not None:
+                    return lease
+                await self.sharing.follow(place, page)
+        return None
 
     def _keep(
         self, solution: Solution, task_id: str, target: Target, only: str | None = None

@@ -131,7 +131,7 @@ class Solver:
         """
         await self._limit.acquire()
         try:
-            task_id = None if reason is BODY else self._unfinished(target.place, lease)
+            task_id = self._unfinished(target.place, reason, lease)
             solution = await self._continue(task_id, target, lacks) if task_id else None
             if solution is not None and task_id is not None:
                 return solution, task_id, False
@@ -151,9 +151,9 @@ class Solver:
         is_late = late is not None and self.clock() < late[1]
         return is_late or (lease is not None and lease.task_id is not None)
 
-    def _unfinished(self, place: Place, lease: Lease | None) -> str | None:
+    def _unfinished(self, place: Place, reason: Reason, lease: Lease | None) -> str | None:
         """Return the task for *place* that is paid for and whose result may still come."""
-        late = self._late.pop(place)
+        late = None if reason is BODY else self._late.pop(place)
         if lease is not None and lease.task_id is not None:
             return lease.task_id
         return late[0] if late is not None and self.clock() < late[1] else None

@@ -16,7 +16,13 @@ from twisted.internet.defer import DeferredLock, fail
 from twisted.internet.task import LoopingCall, deferLater
 
 from scrapy_ezcaptcha.clearances.record import Record
-from scrapy_ezcaptcha.errors import FailedElsewhere, GivenUp, TransportError
+from scrapy_ezcaptcha.errors import (
+    EzCaptchaError,
+    FailedElsewhere,
+    GivenUp,
+    SolveTimeout,
+    TransportError,
+)
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.stores.lease import SolveFailure
 from scrapy_ezcaptcha.stores.store import StoreError
@@ -29,10 +35,10 @@ if TYPE_CHECKING:
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
+    from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
     from scrapy_ezcaptcha.clearances.known import KnownClearances
-    from scrapy_ezcaptcha.errors import EzCaptchaError
     from scrapy_ezcaptcha.stores.lease import LeaseState
     from scrapy_ezcaptcha.stores.store import Store, View
 
@@ -98,31 +104,34 @@ class Sharing:
             finally:
                 self._reading.release()
 
-    async def acquire(self, place: Place) -> Lease | None:
-        """Acquire the lease on *place*; None while another process holds it.
+    async def acquire(self, place: Place, part: str | None = None) -> Lease | None:
+        """Acquire the lease on *place*, or on *part* of it; None while another process holds it.
 
-        Either way, what others know of *place* is in memory then. Raises StoreError if the
-        store does not answer.
+        A part is a host, a path or a page that is solved for by itself. Either way, what others
+        know of *place* is in memory then. Raises StoreError if the store does not answer.
         """
+        leased = _leased(place, part)
         state, view = await self._ask(
-            lambda store: (store.acquire(place, self.lease_seconds), store.get(place))
+            lambda store: (store.acquire(leased, self.lease_seconds), store.get(place))
         )
         self._learn(place, view)
-        return None if state is None else Lease(self, place, state)
+        return None if state is None else Lease(self, leased, state)
 
-    async def follow(self, place: Place) -> None:
-        """Wait until the solve ends that another process has under way for *place*.
+    async def follow(self, place: Place, part: str | None = None) -> None:
+        """Wait until the solve ends that another process has under way for *place*, or *part*.
 
         The clearance that it bought is in memory then. Raises FailedElsewhere if it failed.
         """
         followed: int | None = None
-        while (view := await self._read(place)) is not None:
+        while (view := await self._read(_leased(place, part))) is not None:
             _, _, state, now = view
             failure, holder = state.failure, state.holder(now)
             if failure is not None and failure.token == followed:
                 text, is_terminal = f"in another process: {failure.text}", failure.is_terminal
                 raise FailedElsewhere(failure.code, text, failure.task_id, is_terminal)
             if holder is None or followed not in {None, holder}:
+                if part is not None:
+                    await self._read(place)
                 return
             followed = holder
             await maybe_deferred_to_future(deferLater(self.reactor, _FOLLOW_SECONDS))
@@ -253,6 +262,16 @@ class Lease:
         self._new_task, self._created = task_id, self.sharing.reactor.seconds()
         self._extend()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Release it. Where the result may still come, the next holder continues the task."""
+        if isinstance(error, EzCaptchaError):
+            self.release(error, keep_task=isinstance(error, GivenUp | SolveTimeout))
+        else:  # the crawl ends, and the next one continues the task
+            self.release(keep_task=error is not None)
+
     def release(self, error: EzCaptchaError | None = None, *, keep_task: bool = False) -> None:
         """Let another process solve: those who waited learn of *error*, or continue the task.
 
@@ -272,3 +291,9 @@ class Lease:
         place, token, task_id = self.place, self.state.token, self._new_task
         seconds, age = self.sharing.lease_seconds, self.sharing.reactor.seconds() - self._created
         self.sharing.tell(lambda store: store.extend(place, token, seconds, task_id, age))
+
+
+def _leased(place: Place, part: str | None) -> Place:
+    """Return the name of the lease on *place*, or on *part* of it."""
+    zone, exit = place
+    return place if part is None else (f"{zone} {part}", exit)

@@ -194,6 +194,7 @@ def test_after_ctrl_c_requests_that_want_their_solutions_page_get_it(tmp_path, s
     pages = [page for out in (first, second) for page in json.loads(out.read_text())["pages"]]
     assert sorted(page["url"][-1] for page in pages) == ["1", "2", "3"]
     assert [page["flags"] for page in pages] == [["ezcaptcha", "ezcaptcha-body"]] * 3
+    assert len(slow_site.service.tasks) == 3
 
 
 def test_a_journal_that_is_broken_stops_nobody(crawl, tmp_path):

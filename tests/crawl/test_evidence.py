@@ -321,6 +321,39 @@ def test_a_task_whose_creation_is_answered_after_ctrl_c_is_left_to_the_next_run(
     assert second.stat("tasks/taken_over") == 1
 
 
+@pytest.mark.parametrize("end", ["kill", "interrupt"])
+@pytest.mark.parametrize("wanted", ["page", "path"])
+def test_a_task_for_one_page_or_path_is_left_to_the_next_run(crawl, tmp_path, end, wanted):
+    settings = {"EZCAPTCHA_STORE": str(tmp_path / "c.sqlite"), "EZCAPTCHA_STORE_LEASE": 1.5}
+    settings |= {"EZCAPTCHA_POLL_INTERVAL": 0.1}
+    sites = [Site("shop.example", Protection(per_host=True), latency=0.02)]
+    with Sandbox(sites, latency=0) as sandbox:
+        service, tasks = sandbox.service, 0
+        if wanted == "page":
+            requests = [{**items(sandbox, 1)[0], "meta": via(sandbox, use_body=True)}]
+        else:  # one that another host of the zone has no use for, while that has a good one
+            crawl(sandbox, items(sandbox, 3), settings=settings)
+            requests = items(sandbox, 1, host="www.shop.example") + items(sandbox, 40)
+            tasks = 1
+        service.latency = 60
+        first = crawl.begin(sandbox, requests, settings=settings)
+        deadline = time.monotonic() + 30
+        while len(service.tasks) == tasks or service.calls["getTaskResult"] < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if end == "kill":
+            first.kill()
+        else:
+            first.interrupt()
+            first.result()
+        for task in service.tasks.values():
+            task.ready_at = 0.0
+        second = crawl(sandbox, requests, settings=settings)
+        assert len(service.tasks) == tasks + 1
+    assert set(statuses(second)) == {200}
+    assert second.stat("tasks/taken_over") == 1
+
+
 def test_at_the_limit_what_is_paid_for_is_served_before_the_spider_is_closed(crawl):
     zones = [Site(f"shop{number}.example", Protection(), latency=0.02) for number in range(3)]
     settings = {"EZCAPTCHA_MAX_TASKS": 2, "EZCAPTCHA_CLOSE_SPIDER_ON_LIMIT": True}
