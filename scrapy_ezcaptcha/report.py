@@ -108,6 +108,7 @@ class Account:
 
 def log_sums(stats: StatsCollector, log: logging.LoggerAdapter[Any], seconds: float) -> None:
     """Log the sums of a crawl, in which requests waited for *seconds*."""
-    stats.set_value("ezcaptcha/requests/waiting_seconds", seconds)
+    if seconds:
+        stats.set_value("ezcaptcha/requests/waiting_seconds", seconds)
     sums = ", ".join(f"{words} {stats.get_value(f'ezcaptcha/{name}', 0)}" for words, name in _SUMS)
     log.info("EzCaptcha: %s, seconds waited %.1f", sums, seconds)

@@ -3,15 +3,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 from support import Crawl
 
 from scrapy_ezcaptcha.sandbox import Sandbox
 
 
+@pytest.fixture(autouse=True)
+def is_measured(request: pytest.FixtureRequest):
+    """Whether coverage is measured. Marked as ``unmeasured`` are long crawls of much the same."""
+    measuring = Coverage.current()
+    if request.node.get_closest_marker("unmeasured") is None or measuring is None:
+        yield True
+        return
+    measuring.stop()
+    yield False
+    measuring.start()
+
+
 @pytest.fixture
-def crawl(tmp_path: Path) -> Crawl:
+def crawl(tmp_path: Path, is_measured: bool) -> Crawl:
     """Runs crawls in processes of their own."""
-    return Crawl(tmp_path)
+    return Crawl(tmp_path, is_measured=is_measured)
 
 
 @pytest.fixture

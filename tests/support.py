@@ -46,8 +46,9 @@ class CrawlResult:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """The environment without proxies and keys of whoever runs the tests."""
+    """The environment without proxies and keys of whoever runs the tests, and not measured."""
     names = {*PROXY_VARIABLES, *(name.upper() for name in PROXY_VARIABLES), *KEY_VARIABLES}
+    names |= {"COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"}
     kept = {name: value for name, value in os.environ.items() if name not in names}
     return {**kept, **extra}
 
@@ -62,8 +63,9 @@ _FORKSERVER.set_forkserver_preload(["crawl_runner"])
 class Crawl:
     """Runs crawls in processes and folders of their own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_measured: bool = True) -> None:
         self.folder = folder
+        self.is_measured = is_measured
         self.count = 0
 
     def __call__(
@@ -107,18 +109,19 @@ class Crawl:
             "log": str(folder / "log.txt"),
         }
         (folder / "plan.json").write_text(json.dumps(plan))
-        return RunningCrawl(folder, clean_environment(**(env or {})))
+        return RunningCrawl(folder, clean_environment(**(env or {})), self.is_measured)
 
 
 class RunningCrawl:
     """A crawl in a process of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], is_measured: bool) -> None:
         self.folder = folder
         self._began = time.monotonic()
         self.process = _FORKSERVER.Process(
             target=run_forked,
             args=(str(folder / "plan.json"), environment, str(folder / "output.txt")),
+            kwargs={"is_measured": is_measured},
         )
         self.process.start()
 

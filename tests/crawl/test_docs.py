@@ -21,6 +21,8 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 from scrapy_ezcaptcha.config import Config
 from scrapy_ezcaptcha.sandbox import Fault
 
+pytestmark = pytest.mark.unmeasured
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"

@@ -21,6 +21,8 @@ from support import RUNNER, clean_environment, via
 from scrapy_ezcaptcha.crawl.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
+pytestmark = pytest.mark.unmeasured
+
 CONCURRENT_REQUESTS = 16  # Scrapy's default
 RUNS = range(int(os.environ.get("RUNS", "1")))
 PHASES = ["creating", "polling", "replaying"]
@@ -34,6 +36,7 @@ REACTORS = {
 def start_crawl(
     folder: Path, sandbox: Sandbox, run: int, count: int, **settings: str
 ) -> tuple[subprocess.Popen, Path]:
+
     out = folder / f"result{run}.json"
     plan = {
         "requests": [

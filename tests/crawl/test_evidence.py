@@ -11,6 +11,8 @@ from support import via
 
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
+pytestmark = pytest.mark.unmeasured
+
 
 def items(sandbox, count, *, host="shop.example", path="item", user="exit1", **more):
     return [

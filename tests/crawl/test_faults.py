@@ -9,6 +9,8 @@ import pytest
 from faults import CASES, KEY, PAGES, PASSWORD, run_case
 from support import forms
 
+pytestmark = pytest.mark.unmeasured
+
 TABLE = (Path(__file__).parents[2] / "docs" / "faults.md").read_text(encoding="utf-8")
 
 

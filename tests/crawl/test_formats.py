@@ -7,6 +7,7 @@ import pickle
 import sqlite3
 import time
 
+import pytest
 from support import via
 
 from scrapy_ezcaptcha.exit import Exit
@@ -14,6 +15,9 @@ from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 from scrapy_ezcaptcha.sandbox.service import Task
 from scrapy_ezcaptcha.stores import Store
 from scrapy_ezcaptcha.stores.sqlite import SqliteBackend
+
+pytestmark = pytest.mark.unmeasured
+
 
 TABLES = """
 CREATE TABLE fields (place TEXT, name TEXT, value TEXT, until REAL, PRIMARY KEY (place, name))

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Crawl, via
@@ -13,6 +14,8 @@ from support import Crawl, via
 from scrapy_ezcaptcha.clearances.clearance import zone_of
 from scrapy_ezcaptcha.sandbox import Edge, Protection, Sandbox, Site
 from scrapy_ezcaptcha.sandbox.content import cookies_of
+
+pytestmark = pytest.mark.unmeasured
 
 SITES = [
     Site("one.example", Protection(), encoding="gzip"),

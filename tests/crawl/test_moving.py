@@ -12,6 +12,8 @@ from support import via
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 
+pytestmark = pytest.mark.unmeasured
+
 EPOLL = {"TWISTED_REACTOR": "twisted.internet.epollreactor.EPollReactor"}
 PRIORITY_QUEUE = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}
 

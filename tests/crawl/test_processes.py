@@ -17,6 +17,8 @@ from scrapy_ezcaptcha.config import STORE_FILE
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
+pytestmark = pytest.mark.unmeasured
+
 WORKERS = Path(__file__).parents[2] / "docs" / "examples" / "workers.py"
 SHOP = [Site("shop.example", Protection())]
 

@@ -10,6 +10,8 @@ from support import forms, via
 from scrapy_ezcaptcha.config import STORE_FILE
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
+pytestmark = pytest.mark.unmeasured
+
 KEY = "key-7f3a+/=secret"
 PASSWORD = "p@ss/w0rd:secret"
 ECHO = "your key {key} by {proxy} is refused"
