@@ -216,6 +216,7 @@ class EzCaptchaMiddleware:
         if isinstance(answer, Request):
             self._stats.inc_value("ezcaptcha/requests/replayed")
         else:
+            self._stats.inc_value("ezcaptcha/requests/answered_by_body")
             self._forget(request)
         return answer
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
-from twisted.internet.defer import DeferredLock
 
 from scrapy_ezcaptcha.errors import EzCaptchaError
 from scrapy_ezcaptcha.service.wire import POINTS_PER_DOLLAR, points_in_words
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Mapping
 
     from scrapy.statscollectors import StatsCollector
 
@@ -30,15 +26,15 @@ _SUMS = (
 class Account:
     """The service of *client*, which also learns what one task costs.
 
-    The balance is asked for before and after the first task is created, while this crawl creates
-    no other. ``price`` is in points; None if it is not known.
+    The balance is asked for before and after the first task is created; the solver creates no
+    other meanwhile. ``price`` is in points; None if it is not known.
     """
 
     def __init__(self, client: EzCaptchaClient, log: logging.LoggerAdapter[Any]) -> None:
         self.price: float | None = None
         self._client = client
         self._log = log
-        self._alone: DeferredLock | None = DeferredLock()  # None: the price was asked for
+        self._is_first = True
 
     async def create_for(
         self,
@@ -49,14 +45,13 @@ class Account:
         on_throttled: Callable[[], None],
     ) -> str:
         """Create a task as :meth:`EzCaptchaClient.create_for` does."""
-        create = partial(self._client.create_for, url, exit, rq_data, on_throttled=on_throttled)
-        alone = self._alone
-        if alone is not None:
-            await maybe_deferred_to_future(alone.acquire())
-            if self._alone is not None:
-                return await self._create_first(create, alone)
-            alone.release()
-        return await create()
+        is_first, self._is_first = self._is_first, False
+        before = await self._balance() if is_first else None
+        task_id = await self._client.create_for(url, exit, rq_data, on_throttled=on_throttled)
+        after = await self._balance() if before is not None else None
+        if before is not None and after is not None:
+            self.price = max(before - after, 0.0)
+        return task_id
 
     async def wait_for_solution(self, task_id: str, exit: Exit) -> Solution:
         """Return the solution of a task as :meth:`EzCaptchaClient.wait_for_solution` does."""
@@ -64,8 +59,6 @@ class Account:
 
     async def log_spending(self, stats: StatsCollector) -> None:
         """Log what the tasks of this crawl cost, and what is left."""
-        if self._alone is not None:  # perhaps it is being asked for
-            await maybe_deferred_to_future(self._alone.acquire())
         tasks = stats.get_value("ezcaptcha/tasks/created", 0)
         sums = []
         if self.price is not None or not tasks:
@@ -78,25 +71,6 @@ class Account:
             sums.append(f"{points_in_words(left)} left")
         if sums:
             self._log.info("EzCaptcha: %s", ", ".join(sums))
-
-    async def _create_first(
-        self, create: Callable[[], Coroutine[Any, Any, str]], alone: DeferredLock
-    ) -> str:
-        try:
-            before = await self._balance()
-            task_id = await create()
-        except BaseException:
-            alone.release()
-            raise
-        deferred_from_coro(self._learn_price(before, alone))  # meanwhile the task's id is noted
-        return task_id
-
-    async def _learn_price(self, before: float | None, alone: DeferredLock) -> None:
-        after = None if before is None else await self._balance()
-        if before is not None and after is not None:
-            self.price = max(before - after, 0.0)
-        self._alone = None
-        alone.release()
 
     async def _balance(self) -> float | None:
         try:

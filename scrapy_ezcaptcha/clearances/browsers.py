@@ -1,10 +1,11 @@
-"""Browsers whose TLS hello scrapy-impersonate can play."""
+"""Browsers whose TLS handshake scrapy-impersonate can imitate."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ _NAME = re.compile(r"(chrome|edge|firefox)([0-9]{2,3})[a-z]?(_[a-z]+)?")
 
 @cache
 def known_browsers() -> frozenset[str]:
-    """Return the browsers that curl_cffi, beneath scrapy-impersonate, can play; none without it."""
+    """Return the browsers that scrapy-impersonate can imitate, by curl_cffi; none without them."""
+    if find_spec("scrapy_impersonate") is None:
+        return frozenset()
     try:
         browser_type = import_module("curl_cffi.requests").BrowserType
     except (ImportError, AttributeError):
@@ -50,20 +53,22 @@ def is_impersonating(settings: BaseSettings) -> bool:
     return "impersonate" in str(settings.getwithbase("DOWNLOAD_HANDLERS").get("https")).lower()
 
 
-def impersonation(settings: BaseSettings, browser: str | None, *, is_on: bool) -> str:
-    """Return what stands in the way of impersonating *browser*, in words.
+def impersonation_advice(settings: BaseSettings, browser: str | None, *, is_on: bool) -> str:
+    """Say how to send requests with the TLS handshake of *browser*, and what stands in the way.
 
     *is_on* is EZCAPTCHA_IMPERSONATE.
     """
     if not known_browsers():
-        return "it is not installed"
-    if not is_impersonating(settings):
-        return "it is installed, but not in DOWNLOAD_HANDLERS"
-    if not is_on:
-        return "it is in DOWNLOAD_HANDLERS, but EZCAPTCHA_IMPERSONATE is off"
-    if browser is None:
-        return "it is on, but the service names no browser"
-    played = nearest(browser, known_browsers())
-    if played is None:
-        return f"it is on, but does not know {browser}; a newer curl_cffi may"
-    return f"it is on, and plays {played}{'' if played == browser else f' for {browser}'}"
+        missing = "it is not installed"
+    elif not is_impersonating(settings):
+        missing = "it is not in DOWNLOAD_HANDLERS"
+    elif not is_on:
+        missing = "EZCAPTCHA_IMPERSONATE is False"
+    elif browser is None:
+        return "scrapy-impersonate is on, but the service names no browser"
+    elif played := nearest(browser, known_browsers()):
+        instead = "" if played == browser else f", in place of {browser}"
+        return f"scrapy-impersonate already imitates {played}{instead}"
+    else:
+        return f"scrapy-impersonate is on, but does not know {browser}"
+    return f"use scrapy-impersonate with EZCAPTCHA_IMPERSONATE=True (now {missing})"

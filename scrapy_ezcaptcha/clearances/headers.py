@@ -132,7 +132,7 @@ class ClearanceHeaders:
         if browser != wanted and not self._said.get(wanted):
             self._said.put(wanted, True)
             instead = f"{browser} is impersonated instead" if browser else "none is impersonated"
-            self._log.info("curl_cffi does not know the browser %s; %s", wanted, instead)
+            self._log.info("scrapy-impersonate does not know the browser %s; %s", wanted, instead)
         return browser
 
     def _outgoing(self, clearance: Clearance) -> dict[str, str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.crawler import Crawler
 
+_NO_LIMIT = 1_000_000
+
 
 class Engine:
     """The engine and the downloader of *crawler*, looked up when they are needed."""
@@ -61,9 +63,21 @@ class Engine:
 
     def room(self) -> int:
         """Return how many more requests the downloader would take in all."""
-        downloader = self._downloader
-        limit: int = downloader.total_concurrency
-        return limit - len(downloader.active) if limit > 0 else 1
+        limit: int = self._downloader.total_concurrency
+        return limit - len(self._downloader.active) if limit > 0 else _NO_LIMIT
+
+    def count_in_slots(self) -> int:
+        """Return how many requests are in download slots; others wait in middlewares."""
+        return sum(len(slot.active) for slot in self._downloader.slots.values())
+
+    def is_active(self, request: Request) -> bool:
+        """Whether the downloader and its middlewares still work on *request*."""
+        return request in self._downloader.active
+
+    def is_in_slot(self, request: Request) -> bool:
+        """Whether *request* is still in its download slot."""
+        slot = self._downloader.slots.get(self.slot_key(request))
+        return slot is not None and request in slot.active
 
     @contextmanager
     def outside_concurrency(self, request: Request) -> Iterator[str | None]:

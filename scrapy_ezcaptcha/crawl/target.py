@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+
+from scrapy.utils.request import fingerprint
 
 from scrapy_ezcaptcha.crawl.memo import location_of
 from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
@@ -81,6 +84,12 @@ class Target:
         """The zone and the exit. Call it only where there is an exit."""
         assert self.exit is not None
         return self.zone, self.exit
+
+    @property
+    def digest(self) -> str:
+        """What names the page for which a task is bought, and tells nothing of it."""
+        task = repr((self.url, self.options.rq_data)).encode()
+        return sha256(fingerprint(self.request) + task).hexdigest()
 
     @property
     def url(self) -> str:

@@ -39,7 +39,8 @@ class WaitingRequests:
         self._journal = journal
         self._waiting: Counter[str] = Counter()  # by download slot
         self._queues: dict[str, deque[Deferred[None]]] = {}  # those to be let go, by slot
-        self._going: set[Deferred[None]] = set()  # let go, and still counted as waiting
+        self._going: dict[Deferred[None], str] = {}  # let go, and still counted as waiting
+        self._leaving: dict[Request, str] = {}  # they have left their slot, and still count
 
     @property
     def is_queue(self) -> bool:
@@ -61,6 +62,7 @@ class WaitingRequests:
 
         The value is False where that is not possible, and the request waits inside the count.
         """
+        self._leaving.pop(request, None)
         if self._journal is not None:
             self._journal.add(request)
         if self._waiting.total() >= self._limit:
@@ -81,34 +83,29 @@ class WaitingRequests:
     async def until_room(self, request: Request) -> None:
         """Wait until the downloader, and in it the slot of *request*, has room."""
         key = self._engine.slot_key(request)
-        if key not in self._queues and self._room() > 0 and self._has_room(key):
-            return
-        place: Deferred[None] = Deferred()
-        self._queues.setdefault(key, deque()).append(place)
-        try:
-            await maybe_deferred_to_future(place)
-        finally:
-            self._going.discard(place)
+        if key in self._queues or self._room() <= 0 or not self._has_room(key):
+            place: Deferred[None] = Deferred()
+            self._queues.setdefault(key, deque()).append(place)
+            try:
+                await maybe_deferred_to_future(place)
+            finally:
+                self._going.pop(place, None)
 
     def left_downloader(self, request: Request) -> None:
-        """Let the next one go: *request* leaves the downloader. One of its slot goes first."""
-        if not self._queues or self._room() < 0:
-            return
-        key = self._engine.slot_key(request)
-        if key in self._queues and self._has_room(key, leaving=1):
-            self._let_one_go(key)
-            return
-        with_room = next((key for key in self._queues if self._has_room(key)), None)
-        if with_room is not None:
-            self._let_one_go(with_room)
+        """Let the next ones go: *request* leaves the downloader."""
+        if self._queues:
+            self._leaving[request] = self._engine.slot_key(request)
+            self.let_go_where_room()
 
     def let_go_where_room(self) -> None:
-        """Let one request go in each slot with room, in case none left the downloader."""
-        for key in list(self._queues):
-            if self._room() <= 0:
+        """Let requests go, of the slots in turn, while the downloader and their slots have room."""
+        while self._queues and self._room() > 0:
+            key = next((key for key in self._queues if self._has_room(key)), None)
+            if key is None:
                 return
-            if self._has_room(key):
-                self._let_one_go(key)
+            self._let_one_go(key)
+            if key in self._queues:
+                self._queues[key] = self._queues.pop(key)  # the last one now
 
     def let_all_go(self) -> None:
         """Let all requests go."""
@@ -123,12 +120,25 @@ class WaitingRequests:
             if not queue:
                 del self._queues[key]
             if not place.called:  # not cancelled
-                self._going.add(place)
+                self._going[place] = key
                 place.callback(None)
                 return
 
     def _room(self) -> int:
-        return self._engine.room() - len(self._going)
+        """Return how many more may go, at least one where nothing is downloaded.
 
-    def _has_room(self, key: str, leaving: int = 0) -> bool:
-        return self._engine.room_in(key) + self._waiting[key] + leaving > 0
+        For all others may wait in other middlewares, and for one that waits here.
+        """
+        engine = self._engine
+        self._leaving = {one: key for one, key in self._leaving.items() if engine.is_active(one)}
+        room = engine.room() + len(self._leaving) - len(self._going)
+        if room > 0 or self._going:
+            return room
+        in_slots = engine.count_in_slots() - sum(map(engine.is_in_slot, self._leaving))
+        return 1 if in_slots <= self.count else room
+
+    def _has_room(self, key: str) -> bool:
+        left = (one for one, its_key in self._leaving.items() if its_key == key)
+        leaving = sum(map(self._engine.is_in_slot, left))
+        going = list(self._going.values()).count(key)
+        return self._engine.room_in(key) + self._waiting[key] + leaving - going > 0

@@ -22,8 +22,8 @@ class Protection:
             good.
         always: beginnings of paths that are challenged whatever comes.
         paths: beginnings of paths that are protected; all others are open. None protects all.
-        binds_tls: whether a clearance is bound to the TLS hello of the worker's browser, so that
-            it is refused to every client of this machine.
+        binds_tls: whether a clearance is bound to the TLS handshake of the worker's browser, so
+            that it is refused to every client of this machine.
     """
 
     status: int = 403

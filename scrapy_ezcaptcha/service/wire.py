@@ -76,7 +76,7 @@ class Solution:
 
     ``headers`` has lower-case names. Malformed headers and cookies are already left
     out. ``body`` is the page as the worker saw it, ``tls_version`` names the browser
-    whose TLS hello it used; the service may leave out either.
+    whose TLS handshake it used; the service may leave out either.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)

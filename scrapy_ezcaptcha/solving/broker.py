@@ -11,9 +11,8 @@ import time
 from collections import Counter
 from contextlib import nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from scrapy.utils.request import fingerprint
 from twisted.internet.task import LoopingCall
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, lacks_for_page
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.solving.solver import Solver
     from scrapy_ezcaptcha.solving.warnings import SiteWarnings
     from scrapy_ezcaptcha.stores.sharing import Lease, Sharing
+
+Work: TypeAlias = "Coroutine[Any, Any, Any]"
 
 _LOOK_SECONDS = 0.25
 _MAX_IDS = 10_000
@@ -158,13 +159,19 @@ class Broker:
         Raises GivenUp if a limit forbids the solve, CrawlEnding if the crawl began to close,
         another EzCaptchaError if the solve failed.
         """
-        key, _ = self._key_for(target)
-        clearance: Clearance = await self._result(target, key, self._clearance)
-        return clearance
+        own = {None, target.host, target.location.path}
+        while True:
+            key, only = self._key_for(target)
+            try:
+                clearance: Clearance = await self._result(target, key, self._clearance)
+            except EzCaptchaError as error:
+                if only in own or isinstance(error, CrawlEnding):
+                    raise
+                continue  # it failed for the page of another host
+            return clearance
 
     async def solution_for(self, target: Target) -> Solution:
         """Return a solution of this very page, for its body; raises as :meth:`clearance_for`."""
-        self.solver.check(target.place, target.location.path)
         solution: Solution = await self._result(target, object(), self._page)
         return solution
 
@@ -235,7 +242,7 @@ class Broker:
 
     async def _lease_on_page(self, target: Target) -> Lease | None:
         """Return a lease by which the next run continues the task; None without a store."""
-        place, page = target.place, fingerprint(target.request).hex()
+        place, page = target.place, target.digest
         while self.sharing.is_available(place):
             with suppress(StoreError):  # then it is no longer available
                 lease = await self.sharing.acquire(place, page)
@@ -275,9 +282,7 @@ class Broker:
             return False
         return self._key_for(target)[0] in self.flights
 
-    async def _result(
-        self, target: Target, key: Hashable, work: Callable[[Target], Coroutine[Any, Any, Any]]
-    ) -> Any:
+    async def _result(self, target: Target, key: Hashable, work: Callable[[Target], Work]) -> Any:
         """Let the request wait for the solve of *key*; return its result, or raise its error."""
         if key not in self.flights:
             if self._is_closed or self.is_closing():
@@ -290,23 +295,21 @@ class Broker:
             raise outcome.with_traceback(None)  # many raise it; their frames are not kept
         return outcome
 
-    async def _outcome(
-        self, target: Target, key: Hashable, work: Callable[[Target], Coroutine[Any, Any, Any]]
-    ) -> Any:
+    async def _outcome(self, target: Target, key: Hashable, work: Callable[[Target], Work]) -> Any:
         """Let the request wait for the solve of *key*, which begins with *work*."""
 
-        def start() -> Coroutine[Any, Any, Any]:
+        def start() -> Work:
             self._zones[target.zone] += 1
             if key == target.place:
                 self._solving[target.place] = target.host
             elif isinstance(key, tuple):
                 self._only[target.place] = key[1]
-            return self._without_bugs(target, work(target))
+            return self._without_bugs(target, key, work(target))
 
         self.stats.max_value("ezcaptcha/requests/waiting_max", self.flights.waiting + 1)
         return await self.flights.outcome(key, start, target.request.priority)
 
-    async def _without_bugs(self, target: Target, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _without_bugs(self, target: Target, key: Hashable, work: Work) -> Any:
         """Carry out *work*; what is not one of our errors is logged and becomes one."""
         try:
             return await work
@@ -319,13 +322,13 @@ class Broker:
             raise EzCaptchaError("internal error, see the log") from None
         finally:
             self._zones -= Counter((target.zone,))
-            if target.place not in self.flights:
+            if key == target.place:
                 self._solving.pop(target.place, None)
 
     def _look(self) -> None:
         if self.is_closing():
             self.close()
-        elif self.flights or self.requests.is_queue:
+        elif self.is_busy:
             self.requests.let_go_where_room()
         else:
             self._looking.stop()

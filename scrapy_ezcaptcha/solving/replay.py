@@ -200,10 +200,7 @@ class Replayer:
         is_plain = request.method == "GET" and not request.body and not target.options.website_url
         if not is_plain or self.config.use_body == "never":
             return None
-        page = _page_of(request, self.pages.take(task_id, request))
-        if page is not None:
-            self.broker.stats.inc_value("ezcaptcha/requests/answered_by_body")
-        return page
+        return _page_of(request, self.pages.take(task_id, request))
 
 
 def _page_of(request: Request, body: str | None) -> HtmlResponse | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scrapy_ezcaptcha.clearances.browsers import impersonation
+from scrapy_ezcaptcha.clearances.browsers import impersonation_advice
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.service.wire import points_in_words
 
@@ -44,11 +44,10 @@ class SiteWarnings:
         self._log.warning(
             "The clearances of %s are rejected although its challenges are solved. Either the proxy"
             " changes its address: use a sticky session. Or the site binds a clearance to the"
-            " browser's TLS handshake: use scrapy-impersonate with EZCAPTCHA_IMPERSONATE=True (%s)."
-            " Or take the pages of the solutions, at one task a page:"
+            " browser's TLS handshake: %s. Or take the pages of the solutions, at one task a page:"
             ' EZCAPTCHA_USE_BODY="always"',
             clearance.zone,
-            impersonation(self._settings, clearance.tls_version, is_on=is_on),
+            impersonation_advice(self._settings, clearance.tls_version, is_on=is_on),
         )
 
     def costly(self, zone: str, tasks: int, pages: int) -> None:

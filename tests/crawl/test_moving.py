@@ -116,6 +116,23 @@ def test_the_hosts_of_a_zone_share_the_concurrency_after_the_solve(crawl):
     assert 2 <= at_once <= 4
 
 
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_requests_that_wait_for_one_that_waits_hold_it_up_no_longer(crawl, at_once):
+    """All requests of a second host wait for its robots.txt, and that waits for a solve."""
+    sites = [Site("shop.example", Protection(paths=("/item",)), latency=0.02)]
+    with Sandbox(sites, latency=1) as sandbox:
+        settings = {"CONCURRENT_REQUESTS": at_once, "ROBOTSTXT_OBEY": True}
+        settings |= {"EZCAPTCHA_TRANSPARENT_MODE": True}
+        requests = [
+            {"url": f"http://{host}.shop.example/item/{number}", "dont_filter": True}
+            for host, count in (("www", 1), ("b", 20))
+            for number in range(count)
+        ]
+        env = {"http_proxy": sandbox.proxy_url()}
+        result = crawl(sandbox, requests, settings=settings, env=env)
+    assert [page["status"] for page in result.pages] == [200] * 21
+
+
 def test_a_download_delay_is_kept_after_the_solve(crawl):
     with Sandbox([Site("shop.example", Protection())], latency=1) as sandbox:
         no_jitter = (

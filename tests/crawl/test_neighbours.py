@@ -10,6 +10,8 @@ from support import via
 
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
+pytestmark = pytest.mark.unmeasured
+
 # Without these, RFC 2616 keeps challenges out by itself: they say no-store.
 STORES_ANYTHING = {
     "HTTPCACHE_POLICY": "scrapy.extensions.httpcache.RFC2616Policy",

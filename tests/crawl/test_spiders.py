@@ -11,6 +11,8 @@ from support import clean_environment, via
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 
+pytestmark = pytest.mark.unmeasured
+
 TRANSPARENT = {"EZCAPTCHA_TRANSPARENT_MODE": True}
 
 

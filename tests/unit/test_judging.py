@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -131,5 +132,5 @@ class Evidence(RuleBasedStateMachine):
         self.world.broker.close()
 
 
-TestEvidence = Evidence.TestCase
+TestEvidence = pytest.mark.unmeasured(Evidence.TestCase)
 TestEvidence.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

@@ -323,6 +323,7 @@ def test_the_clearances_of_one_zone_and_exit_are_bounded_too(known):
     assert kept == [f"task{number}" for number in range(1000, 2000)]
 
 
+@pytest.mark.unmeasured
 def test_thirty_thousand_zones_and_exits_do_not_grow_without_end(known):
     def one(number):
         exit = Exit("http", "proxy.example", 1, f"user{number}", "p")

@@ -173,6 +173,27 @@ def test_many_hosts_are_let_go_at_the_pace_of_the_downloader():
     assert site.downloader.total_concurrency == 3
 
 
+def test_who_leaves_makes_room_even_if_several_leave_before_any_is_gone():
+    site = Site(downloader_of_two(total_concurrency=2))
+    everybody = [request() for _ in range(5)]
+    for one in everybody:
+        site.wait(one)
+    for one in everybody[:2]:
+        site.waiting.left_downloader(one)
+    assert site.order == everybody[:4]
+
+
+def test_the_hosts_take_turns():
+    site = Site(FakeDownloader(total_concurrency=1))
+    everybody = [request(host) for host in ("a.example", "b.example") for _ in range(3)]
+    for one in everybody:
+        site.wait(one)
+    for number in range(5):
+        site.leave(site.order[number])
+    hosts = [one.url[7] for one in site.order]
+    assert hosts == ["a", "a", "b", "a", "b", "b"]
+
+
 def test_where_there_is_no_limit_only_the_slots_count():
     site = Site(downloader_of_two(total_concurrency=0))
     everybody = [request(host) for host in ("a.example", "b.example") for _ in range(3)]
