@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -178,4 +179,6 @@ def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]
 
 def forms(secret: str) -> set[str]:
     """The shapes in which *secret* could stand somewhere."""
-    return {secret, quote(secret), quote(secret, safe=""), b64encode(secret.encode()).decode()}
+    encoded = {quote(secret), quote(secret, safe="")}
+    lower = {re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in encoded}
+    return {secret, b64encode(secret.encode()).decode()} | encoded | lower

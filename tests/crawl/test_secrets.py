@@ -15,6 +15,7 @@ pytestmark = pytest.mark.unmeasured
 KEY = "key-7f3a+/=secret"
 PASSWORD = "p@ss/w0rd:secret"
 ECHO = "your key {key} by {proxy} is refused"
+LOWER_ECHO = "no route by http://exit1:p%40ss%2fw0rd%3asecret@proxy.example:8080"
 
 FAULTS = {
     "none": [],
@@ -23,6 +24,9 @@ FAULTS = {
     "closed": [Fault("createTask", "close", times=None)],
     "task-failed": [
         Fault("getTaskResult", code="ERROR_OF_THE_WORKER", description=ECHO, times=None)
+    ],
+    "task-failed-lower-case": [
+        Fault("getTaskResult", code="ERROR_OF_THE_WORKER", description=LOWER_ECHO, times=None)
     ],
 }
 
@@ -58,6 +62,8 @@ def test_no_secret_is_left_behind(crawl, fault):
         assert clearances
         assert result.stat("tasks/ready") >= 3
     assert result.stat("requests/gave_up") >= 1
+    if fault == "task-failed-lower-case":
+        assert "no route by http://exit1:***@" in result.log
     left_behind = result.log + json.dumps([result.stats, result.pages, result.errors])
     secrets = {KEY, PASSWORD, f"exit1:{PASSWORD}", *clearances}
     for form in set().union(*(forms(secret) for secret in secrets)):
