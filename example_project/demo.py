@@ -7,6 +7,7 @@ the environment variable EZCAPTCHA_CLIENT_KEY) one page of a real site is crawle
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -54,14 +55,15 @@ def crawl_the_sandbox():
             "http_proxy": sandbox.proxy_url("crawl"),
         }
         began = time.monotonic()
-        crawl("opt_in", settings, environment, proxy=sandbox.proxy_url("opt-in"))
-        crawl("transparent", settings, environment)
+        in_scope = crawl("opt_in", settings, environment, proxy=sandbox.proxy_url("opt-in"))
+        in_scope += crawl("transparent", settings, environment)
         seconds = time.monotonic() - began
         report = sandbox.report()
     names = ("opt_in", "transparent")
     scraped = {name: len(items_of(name)) for name in names}
     print(f"\nPages scraped    {sum(scraped.values())} out of protected sites")
-    print(f"Challenges met   {report['challenges']}")
+    others = report["challenges"] - in_scope
+    print(f"Challenges met   {in_scope}, and {others} out of scope (a robots.txt)")
     print(f"Tasks paid       {report['tasks']}")
     print(f"Seconds          {seconds:.1f} (a solve takes 3 in this sandbox)")
     for name in names:
@@ -71,7 +73,11 @@ def crawl_the_sandbox():
 
 
 def crawl(spider, settings, environment=None, **arguments):
-    """Run one spider as a user would, and show what scrapy-ezcaptcha says meanwhile."""
+    """Run one spider as a user would, and show what scrapy-ezcaptcha says meanwhile.
+
+    Returns the number of challenges that it counted.
+    """
+    challenges = 0
     (HERE / "items" / f"{spider}.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "scrapy", "crawl", spider, "-s", "LOG_LEVEL=INFO"]
     for name, value in settings.items():
@@ -93,8 +99,11 @@ def crawl(spider, settings, environment=None, **arguments):
     for line in process.stdout:
         if "[scrapy_ezcaptcha" in line or "ERROR" in line:
             print("   " + line.partition("] ")[2].rstrip())
+        if counted := re.search(r"EzCaptcha: challenges (\d+)", line):
+            challenges = int(counted[1])
     if process.wait() != 0:
         sys.exit(f"scrapy crawl {spider} failed")
+    return challenges
 
 
 def items_of(spider):

@@ -37,3 +37,16 @@ class Lru(Generic[K, V]):
     def pop(self, key: K) -> V | None:
         """Remove and return the entry of *key*, if it is still there."""
         return self._entries.pop(key, None)
+
+
+class Once(Generic[K]):
+    """Tells whether something is said for the first time; forgets all but the last *capacity*."""
+
+    def __init__(self, capacity: int) -> None:
+        self._said: Lru[K, bool] = Lru(capacity)
+
+    def is_first(self, key: K) -> bool:
+        """Return True when it is called with *key* for the first time."""
+        is_first = self._said.get(key) is None
+        self._said.put(key, True)
+        return is_first

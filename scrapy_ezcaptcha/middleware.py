@@ -27,7 +27,7 @@ from scrapy_ezcaptcha.errors import (
     EzCaptchaError,
     InvalidOptions,
 )
-from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.lru import Once
 from scrapy_ezcaptcha.report import Account, log_sums
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved, send
@@ -103,7 +103,7 @@ class EzCaptchaMiddleware:
         )
         known, sharing = self._known, self._sharing
         self._replayer = Replayer(self._broker, known, sharing, self._pages, warnings, config)
-        self._said: Lru[str, bool] = Lru(_MAX_SAID)
+        self._said: Once[str] = Once(_MAX_SAID)
         self._follows_requests = False
 
     @classmethod
@@ -310,8 +310,7 @@ class EzCaptchaMiddleware:
         request.meta[ERROR_META] = str(error)
         zone = location_of(request).zone
         cause = error.cause if isinstance(error, ExitError) else f"{error.code} {zone}"
-        level = logging.DEBUG if self._said.get(cause) else logging.WARNING
-        self._said.put(cause, True)
+        level = logging.WARNING if self._said.is_first(cause) else logging.DEBUG
         self._log.log(level, "The challenge of %s stays unsolved: %s", request, error)
         await send(self._crawler, challenge_failed, request=request, response=response, error=error)
         return response

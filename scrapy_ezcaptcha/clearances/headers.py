@@ -16,7 +16,7 @@ from scrapy.http import Headers
 
 from scrapy_ezcaptcha.clearances.browsers import known_browsers, nearest
 from scrapy_ezcaptcha.clearances.clearance import CLEARANCE_COOKIE
-from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.lru import Once
 
 if TYPE_CHECKING:
     import logging
@@ -56,7 +56,7 @@ class ClearanceHeaders:
         impersonate: bool = False,
     ) -> None:
         self._log = log
-        self._said: Lru[str | None, bool] = Lru(_MAX_SAID)
+        self._said: Once[str | None] = Once(_MAX_SAID)
         self._accept_encodings = accept_encodings
         self._defaults = defaults
         self._impersonate = impersonate
@@ -129,8 +129,7 @@ class ClearanceHeaders:
         """Return the browser to impersonate; say it if that is not the one of the solve."""
         wanted = clearance.tls_version
         browser = nearest(wanted, known_browsers())
-        if browser != wanted and not self._said.get(wanted):
-            self._said.put(wanted, True)
+        if browser != wanted and self._said.is_first(wanted):
             instead = f"{browser} is impersonated instead" if browser else "none is impersonated"
             self._log.info("scrapy-impersonate does not know the browser %s; %s", wanted, instead)
         return browser

@@ -28,7 +28,7 @@ _MAX_REFUSALS = 2
 # A request is sent again with a clearance that lets others through at most so often.
 _MAX_STRAYS = 4
 
-# Challenges in a row, all to requests sent after the first one, that say as much.
+# After a first challenge, so many in a row to later requests decide the same.
 _MAX_IN_A_ROW = 4
 
 _MAX_PATHS = 1000  # of a clearance, with its pages

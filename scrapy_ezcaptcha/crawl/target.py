@@ -87,7 +87,7 @@ class Target:
 
     @property
     def digest(self) -> str:
-        """What names the page for which a task is bought, and tells nothing of it."""
+        """A name of the page for which a task is bought, from which nothing can be read."""
         task = repr((self.url, self.options.rq_data)).encode()
         return sha256(fingerprint(self.request) + task).hexdigest()
 

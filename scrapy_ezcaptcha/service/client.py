@@ -144,7 +144,7 @@ class EzCaptchaClient:
 
         A creation is sent again only if it surely created nothing: the connection or the TLS
         handshake failed, or the service throttles, which is waited out for as long as for a
-        result. A poll that fails in passing is sent again while the task lives. *on_created* is
+        result. A poll that fails temporarily is sent again while the task lives. *on_created* is
         called with the task's id as soon as it is paid for.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scrapy_ezcaptcha.clearances.browsers import impersonation_advice
-from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.lru import Once
 from scrapy_ezcaptcha.service.wire import points_in_words
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _MAX_ZONES = 10_000
 
 
 class SiteWarnings:
-    """Says each of them once for each zone. *price* returns the points of a task, if known."""
+    """Logs each warning once for each zone. *price* returns the points of a task, if known."""
 
     def __init__(
         self,
@@ -34,11 +34,12 @@ class SiteWarnings:
         self._config = config
         self._settings = settings
         self._log = log
-        self._said: Lru[tuple[str, str], bool] = Lru(_MAX_ZONES)
+        self._useless: Once[str] = Once(_MAX_ZONES)
+        self._costly: Once[str] = Once(_MAX_ZONES)
 
     def useless(self, clearance: Clearance) -> None:
         """Warn that the clearances of a zone are useless while its solutions have pages."""
-        if self._is_said("useless", clearance.zone):
+        if not self._useless.is_first(clearance.zone):
             return
         is_on = self._config.impersonate
         self._log.warning(
@@ -52,7 +53,8 @@ class SiteWarnings:
 
     def costly(self, zone: str, tasks: int, pages: int) -> None:
         """Warn that each of the last *tasks* for *zone* served only a page or two."""
-        if tasks < self._config.breaker_failures or not pages or self._is_said("costly", zone):
+        is_costly = tasks >= self._config.breaker_failures and pages > 0
+        if not is_costly or not self._costly.is_first(zone):
             return
         price = self._price()
         points = f", {points_in_words(price * tasks / pages)}," if price is not None else ""
@@ -65,8 +67,3 @@ class SiteWarnings:
             tasks / pages,
             points,
         )
-
-    def _is_said(self, what: str, zone: str) -> bool:
-        is_said = bool(self._said.get((what, zone)))
-        self._said.put((what, zone), True)
-        return is_said
