@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from test_broker import EXITS, World
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance
@@ -48,6 +54,15 @@ class Evidence(RuleBasedStateMachine):
         self.doubts = defaultdict(list)
         self.last_page = Counter()
 
+    @initialize()
+    def the_first_clearance_serves_both_hosts(self):
+        self.world.ask(LOCATIONS[0].path)
+        self.world.solved()
+        for location in LOCATIONS:
+            if location.path.endswith("item"):
+                self.send(location)
+                self.answer(0, is_stray=False)
+
     def starts(self, host, exit):
         assert all(not self.lets_through(record.clearance) for record in self.records), (
             "a task was bought although a clearance lets requests through"
@@ -71,14 +86,19 @@ class Evidence(RuleBasedStateMachine):
             self.sent = known.next_number()
         self.in_flight.append(Sent(location, clearance, self.sent, seen))
 
-    @rule(location=st.sampled_from(LOCATIONS))
-    def sends(self, location):
-        self.send(location)
+    @rule(location=st.sampled_from(LOCATIONS), times=st.integers(1, 7))
+    def sends(self, location, times):
+        for _ in range(times):
+            self.send(location)
 
     @precondition(lambda self: self.in_flight)
-    @rule(data=st.data(), is_stray=st.booleans())
-    def answers(self, data, is_stray):
-        index = data.draw(st.integers(0, len(self.in_flight) - 1))
+    @rule(data=st.data(), times=st.integers(1, 7), is_stray=st.booleans())
+    def answers(self, data, times, is_stray):
+        first = data.draw(st.integers(0, len(self.in_flight) - 1))
+        for _ in range(min(times, len(self.in_flight) - first)):
+            self.answer(first, is_stray=is_stray)
+
+    def answer(self, index, *, is_stray):
         sent = self.in_flight.pop(index)
         clearance = sent.clearance
         self.world.known.note_challenge(sent.location)  # all its paths are protected
