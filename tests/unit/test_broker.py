@@ -41,6 +41,7 @@ class FakeService:
     def __init__(self):
         self.pending: list[tuple[str, Deferred]] = []  # task id, and outcome
         self.places = {}  # host and exit, by task id
+        self.urls = {}
         self.created = 0
         self.on_start = lambda host, exit: None
 
@@ -49,6 +50,7 @@ class FakeService:
         self.on_start(host, exit)
         self.created += 1
         self.places[f"task{self.created}"] = (host, exit)
+        self.urls[f"task{self.created}"] = url
         return f"task{self.created}"
 
     async def wait_for_solution(self, what, exit=None):

@@ -144,9 +144,9 @@ class Evidence(RuleBasedStateMachine):
         self.dead.add(data.draw(st.sampled_from([one.clearance.id for one in self.records])))
 
     @invariant()
-    def one_task_at_a_time_for_each_host_or_path(self):
-        places = [self.world.service.places[task_id] for task_id, _ in self.world.service.pending]
-        assert len(set(places)) == len(places)
+    def one_task_at_a_time_for_each_path(self):
+        urls = [self.world.service.urls[task_id] for task_id, _ in self.world.service.pending]
+        assert len(set(urls)) == len(urls)
 
     def teardown(self):
         self.world.broker.close()
