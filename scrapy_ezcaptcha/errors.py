@@ -142,7 +142,20 @@ class FailedElsewhere(EzCaptchaError):
         super().__init__(message)
 
 
-class CrawlEnding(EzCaptchaError):
+class PutBack(EzCaptchaError):
+    """A request goes back to the scheduler, because it cannot wait for a solve now."""
+
+
+class TooManyWaiting(PutBack):
+    """As many requests wait for a solve as may; the scheduler takes this one last."""
+
+    code = "TOO_MANY_WAITING"
+
+    def __init__(self) -> None:
+        super().__init__("too many requests wait for a solve")
+
+
+class CrawlEnding(PutBack):
     """The crawl is closing; requests that wait for a solve go back into the queue."""
 
     code = "CRAWL_ENDING"

@@ -12,20 +12,22 @@ from scrapy_ezcaptcha.challenge import challenge_sign, is_of_site
 from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
 from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
+from scrapy_ezcaptcha.crawl import memo
 from scrapy_ezcaptcha.crawl.closing import ClosingAtLimit
 from scrapy_ezcaptcha.crawl.engine import Engine
 from scrapy_ezcaptcha.crawl.httpcache import keep_challenges_out
 from scrapy_ezcaptcha.crawl.journal import Journal, remove_empty_files
-from scrapy_ezcaptcha.crawl.memo import Memo, location_of, restore_filtering, take_off
+from scrapy_ezcaptcha.crawl.memo import Memo, location_of
 from scrapy_ezcaptcha.crawl.order import order_problems
+from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
 from scrapy_ezcaptcha.crawl.target import META_KEY, Targets
 from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
 from scrapy_ezcaptcha.errors import (
-    ConfigurationError,
     CrawlEnding,
     ExitError,
     EzCaptchaError,
     InvalidOptions,
+    TooManyWaiting,
 )
 from scrapy_ezcaptcha.lru import Once
 from scrapy_ezcaptcha.report import Account, log_sums
@@ -33,10 +35,10 @@ from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved, send
 from scrapy_ezcaptcha.solving.broker import Broker
 from scrapy_ezcaptcha.solving.pages import BoughtPages
-from scrapy_ezcaptcha.solving.replay import SOLVED_FLAG, Replayer, replay_of
+from scrapy_ezcaptcha.solving.replay import SOLVED_FLAG, Replayer, replay_of, replay_past_cache
 from scrapy_ezcaptcha.solving.solver import Solver
 from scrapy_ezcaptcha.solving.warnings import SiteWarnings
-from scrapy_ezcaptcha.stores import StoreError, open_store
+from scrapy_ezcaptcha.stores import store_for_crawl
 from scrapy_ezcaptcha.stores.sharing import Sharing
 
 if TYPE_CHECKING:
@@ -45,12 +47,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
+    from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.stores import Store
 
 UNSOLVED_FLAG = "ezcaptcha-unsolved"
 ERROR_META = "ezcaptcha_error"
-
-_MAX_SAID = 1000
 
 
 class EzCaptchaMiddleware:
@@ -77,7 +78,9 @@ class EzCaptchaMiddleware:
         self._headers = ClearanceHeaders.from_settings(
             crawler.settings, log, impersonate=config.impersonate
         )
-        self._closing = ClosingAtLimit(config, self._engine, self._is_serving)
+        self._closing = ClosingAtLimit(
+            config, self._engine, lambda: self._broker.is_busy or self._headers.in_flight > 0
+        )
         self._account = Account(self._client, log)
         service = self._account if config.log_balance else self._client
         self._solver = Solver(
@@ -94,7 +97,8 @@ class EzCaptchaMiddleware:
             on_useless=self._solver.failed,
         )
         self._journal = Journal.of(crawler, log)
-        self._waiting = WaitingRequests(self._engine, config.max_waiting, self._journal)
+        put_off = PutOffRequests(self._engine, self._stats, log)
+        self._waiting = WaitingRequests(self._engine, config.max_waiting, put_off, self._journal)
         self._pages = BoughtPages()
         warnings = SiteWarnings(config, crawler.settings, log, lambda: self._account.price)
         parts = (self._solver, self._known, self._sharing, self._waiting, self._pages, warnings)
@@ -103,7 +107,7 @@ class EzCaptchaMiddleware:
         )
         known, sharing = self._known, self._sharing
         self._replayer = Replayer(self._broker, known, sharing, self._pages, warnings, config)
-        self._said: Once[str] = Once(_MAX_SAID)
+        self._said: Once[str] = Once(capacity=1000)
         self._follows_requests = False
 
     @classmethod
@@ -116,22 +120,16 @@ class EzCaptchaMiddleware:
         config = Config.from_settings(crawler.settings)
         if not config.enabled:
             raise NotConfigured
+        log = _log_of(crawler)
         if not crawler.settings.getbool("TWISTED_REACTOR_ENABLED", True):
-            raise NotConfigured("TWISTED_REACTOR_ENABLED is False; treq needs a Twisted reactor")
+            log.info("Disabled: TWISTED_REACTOR_ENABLED is False, and treq needs a Twisted reactor")
+            raise NotConfigured  # without a text, because Scrapy would log that as a warning
         if not config.client_key:
             raise NotConfigured(f"no EzCaptcha key; set {KEY_SOURCES}")
-        log = _log_of(crawler)
         for warning in (*config.warnings, *order_problems(crawler.settings, cls)):
             log.warning(warning)
         remove_empty_files(crawler.settings, log)
-        try:
-            store = open_store(config)
-        except StoreError as error:
-            if not config.store_is_own:
-                raise ConfigurationError([f"EZCAPTCHA_STORE cannot be opened: {error}"]) from None
-            log.warning("The store in JOBDIR cannot be opened (%s); using memory alone", error)
-            store = None
-        middleware = cls(crawler, config, store)
+        middleware = cls(crawler, config, store_for_crawl(config, log))
         connect = crawler.signals.connect
         connect(middleware.spider_opened, signals.spider_opened)
         connect(middleware.spider_closed, signals.spider_closed)
@@ -144,25 +142,17 @@ class EzCaptchaMiddleware:
         """
         if not self._follows_requests and META_KEY not in request.meta:
             return None
-        try:
-            options = self._targets.options(request)
-        except InvalidOptions as error:
-            self._log.error("%s: %s", request, error)
-            raise
-        if options is None:
-            return None
-        zone = location_of(request).zone
-        if not (self._sharing.is_on or self._known.has_zone(zone) or self._broker.is_solving(zone)):
-            return None
-        try:
-            target = self._targets.before_sending(request, options)
-        except ExitError:
-            return None  # said when it meets a challenge
-        if target.exit is None:
+        is_last = self._waiting.put_off.take_back(request)
+        target = self._target_before_sending(request)
+        if target is None:
             return None
         await self._sharing.refresh(target.place)
         try:
-            await self._broker.wait_for_solve(target)
+            await self._broker.wait_for_solve(target, is_last=is_last)
+        except TooManyWaiting:
+            if not memo.has_memo(request):
+                self._closing.sent_again()
+            return self._replayer.put_off(target)
         except CrawlEnding:
             return self._replayer.put_back(request)
         if target.other_exit is None or not self._targets.proxies.can_use_proxies(request):
@@ -199,15 +189,16 @@ class EzCaptchaMiddleware:
         self._log.debug("%s is a challenge, by its %s", response, sign)
         await send(self._crawler, challenge_detected, request=request, response=response, sign=sign)
         if "cached" in response.flags and not request.meta.get("dont_cache"):
-            again = replay_of(request, Memo.on(request))
-            again.meta["dont_cache"] = True
-            return again
+            return replay_past_cache(request)
         try:
             target = self._targets.after_sending(request, options)
             self._targets.check(target)
             answer = await self._replayer.answer(target, carried, number)
             if isinstance(answer, Request):
                 self._closing.sent_again()
+        except TooManyWaiting:
+            self._closing.sent_again()
+            return self._replayer.put_off(target)
         except CrawlEnding as error:
             return self._replayer.put_back(request) or await self._give_up(request, response, error)
         except EzCaptchaError as error:
@@ -221,10 +212,12 @@ class EzCaptchaMiddleware:
         return answer
 
     def request_reached_downloader(self, request: Request) -> None:
+        """Note that *request* waits no longer."""
+        memo.restore_filtering(request)
+        self._waiting.ended(request)
+
+    def request_is_sent(self, request: Request) -> None:
         """Put the clearance on *request* that serves it, if there is one."""
-        restore_filtering(request)
-        if self._journal is not None:
-            self._journal.remove(request)
         location = location_of(request)
         if not self._known.has_zone(location.zone) or self._targets.options(request) is None:
             return
@@ -279,6 +272,22 @@ class EzCaptchaMiddleware:
             await self._account.log_spending(self._stats)
         await self._client.close()
 
+    def _target_before_sending(self, request: Request) -> Target | None:
+        """Return the target of *request*; None if it need not wait and may go as it is."""
+        try:
+            options = self._targets.options(request)
+        except InvalidOptions as error:
+            self._log.error("%s: %s", request, error)
+            raise
+        zone = location_of(request).zone
+        if options is None or not (self._sharing.is_on or self._broker.may_concern(zone)):
+            return None
+        try:
+            target = self._targets.before_sending(request, options)
+        except ExitError:
+            return None  # said when it meets a challenge
+        return None if target.exit is None else target
+
     def _follow_requests(self) -> None:
         """With the first challenge, begin to follow requests into the downloader.
 
@@ -288,6 +297,8 @@ class EzCaptchaMiddleware:
             self._follows_requests = True
             connect = self._crawler.signals.connect
             connect(self.request_reached_downloader, signals.request_reached_downloader)
+            if not self._engine.before_each_download(self.request_is_sent):
+                connect(self.request_is_sent, signals.request_reached_downloader)
             connect(self.response_downloaded, signals.response_downloaded)
             connect(self.request_left_downloader, signals.request_left_downloader)
 
@@ -303,8 +314,7 @@ class EzCaptchaMiddleware:
     async def _give_up(
         self, request: Request, response: Response, error: EzCaptchaError
     ) -> Response:
-        if self._journal is not None:
-            self._journal.remove(request)
+        self._waiting.ended(request)
         self._stats.inc_value("ezcaptcha/requests/gave_up")
         response.flags.append(UNSOLVED_FLAG)
         request.meta[ERROR_META] = str(error)
@@ -315,15 +325,10 @@ class EzCaptchaMiddleware:
         await send(self._crawler, challenge_failed, request=request, response=response, error=error)
         return response
 
-    def _is_serving(self) -> bool:
-        """Whether a solve is under way, or a request with or for a clearance."""
-        return self._broker.is_busy or self._headers.in_flight > 0
-
     def _forget(self, request: Request) -> None:
         """Remove what was remembered of *request*: it needs no further solve."""
-        if self._journal is not None:
-            self._journal.remove(request)
-        take_off(request)
+        self._waiting.ended(request)
+        memo.take_off(request)
 
 
 def _log_of(crawler: Crawler) -> logging.LoggerAdapter[logging.Logger]:

@@ -145,6 +145,10 @@ class KnownClearances:
         """Whether a request to the path of *location* was ever challenged."""
         return self._challenged.get(location.path) is not None
 
+    def lacks(self, location: Location, exit: Exit) -> bool:
+        """Whether *location* challenges, and there is no clearance for it and *exit*."""
+        return self.was_challenged(location) and self.find(location, exit) is None
+
     def challenged(
         self, location: Location, carried: Clearance, number: int, before: Seen | None
     ) -> Seen | Reason | None:
@@ -204,7 +208,7 @@ class KnownClearances:
         for refuser in (location.path, location.host):
             if any(record.is_good_for_others(refuser) for record in self.records(place)):
                 return refuser
-        return None
+        return None if self.tries_others(location, place) else location.host
 
     def tries_others(self, location: Location, place: Place) -> bool:
         """Whether the host of *location* may still accept a clearance bought for another host."""

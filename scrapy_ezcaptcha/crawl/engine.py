@@ -9,14 +9,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from scrapy import Request
 from scrapy.utils.defer import deferred_from_coro
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from scrapy import Request
     from scrapy.crawler import Crawler
+    from scrapy.http import Response
 
 _NO_LIMIT = 1_000_000
 
@@ -28,6 +29,7 @@ class Engine:
         self._crawler = crawler
         self._log = log
         self._missing: set[str] = set()
+        self._last: set[Any] = set()  # what is active in slots that are taken last
 
     def is_closing(self) -> bool:
         """Whether the crawl has begun to close; Scrapy sends no signal for that."""
@@ -51,6 +53,30 @@ class Engine:
         if engine is not None:
             deferred_from_coro(engine.close_spider_async(reason=reason))
 
+    def before_each_download(self, call: Callable[[Request], None]) -> bool:
+        """Call *call* with each request when it is sent, after it has left its slot's queue.
+
+        Returns False if this is not possible.
+        """
+        try:
+            handlers = self._downloader.handlers
+            send = handlers.download_request_async
+        except AttributeError:
+            self._say_missing(
+                "download",
+                "does not tell when a request is sent; clearances are put on before the delay of"
+                " the request's site, and more of them will have expired",
+            )
+            return False
+
+        async def download(request: Request) -> Response:
+            call(request)
+            response: Response = await send(request)
+            return response
+
+        handlers.download_request_async = download
+        return True
+
     def slot_key(self, request: Request) -> str:
         """Return the key of the download slot of *request*."""
         key: str = self._downloader.get_slot_key(request)
@@ -68,7 +94,8 @@ class Engine:
 
     def count_in_slots(self) -> int:
         """Return how many requests are in download slots; others wait in middlewares."""
-        return sum(len(slot.active) for slot in self._downloader.slots.values())
+        slots = self._downloader.slots.values()
+        return sum(len(slot.active) for slot in slots if slot.active is not self._last)
 
     def is_active(self, request: Request) -> bool:
         """Whether the downloader and its middlewares still work on *request*."""
@@ -100,6 +127,34 @@ class Engine:
         finally:
             active.discard(request)
             downloader.total_concurrency -= raised
+
+    def concurrency(self) -> int:
+        """Return how many requests the downloader takes at once, those that wait among them.
+
+        0: there is no limit.
+        """
+        limit: int = self._downloader.total_concurrency
+        return limit
+
+    def take_last(self, key: str) -> bool:
+        """Have the scheduler take requests of the slot *key* last; False if that is not possible.
+
+        A downloader-aware queue takes requests of the slot with the fewest active requests, so
+        these slots have more of them than there can be in any other.
+        """
+        if self._slot_of(Request("http://any.example", meta={"download_slot": key})) is None:
+            return False
+        while len(self._last) <= self.concurrency():
+            self._last.add(object())
+        self._downloader.slots[key].active = self._last
+        return True
+
+    def take_in_turn(self, key: str) -> None:
+        """Have the scheduler take requests of the slot *key* like those of any slot."""
+        slot = self._downloader.slots.pop(key, None)
+        if slot is not None:
+            slot.close()
+            self._wake()
 
     def _slot_of(self, request: Request) -> tuple[str, set[Request]] | None:
         """Return the key and the active requests of the download slot of *request*."""

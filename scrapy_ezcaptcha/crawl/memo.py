@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _KEY = "_ezcaptcha"  # one underscore key, because spiders copy response.meta
 
+_PUT_OFF = 1_000_000  # by so much the priority of a request is lowered that is put off
+
 
 @dataclass(frozen=True)
 class Memo:
@@ -33,6 +35,7 @@ class Memo:
     resent: int = 0  # how often it was sent again without a further solve
     page: str | None = None  # the task that was bought for it, and whose page may answer it
     given_up: str | None = None  # the URL for which it was given up; a copy for another is new
+    slot: str | None = None  # the download slot of a request that is put off
 
     @classmethod
     def on(cls, request: Request) -> Memo:
@@ -71,6 +74,32 @@ def restore_filtering(request: Request) -> None:
     memo = request.meta.get(_KEY)
     if isinstance(memo, dict) and memo.get("given_up") is None:
         request.dont_filter = bool(memo.get("dont_filter", request.dont_filter))
+
+
+def put_off(request: Request, slot: str, last_slot: str) -> None:
+    """Have the scheduler take *request*, of the download slot *slot*, last.
+
+    A downloader-aware queue goes by the slot, and other queues by the priority.
+    """
+    request.meta[_KEY]["slot"] = slot
+    request.meta["download_slot"] = last_slot
+    request.priority -= _PUT_OFF
+
+
+def take_back(request: Request) -> str | None:
+    """Give a request that was put off its slot and priority back.
+
+    Returns the slot by which it came last; None if it was not put off.
+    """
+    memo = request.meta.get(_KEY)
+    slot = memo.get("slot") if isinstance(memo, dict) else None
+    if not isinstance(memo, dict) or slot is None:
+        return None
+    memo["slot"] = None
+    last_slot: str = request.meta["download_slot"]
+    request.meta["download_slot"] = slot
+    request.priority += _PUT_OFF
+    return last_slot
 
 
 def take_ticket(request: Request) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from scrapy.utils.request import fingerprint
 
@@ -93,8 +94,10 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The URL that the service is given."""
-        return self.options.website_url or self.request.url.partition("#")[0]
+        """The URL that the service is given, without fragment, user name and password."""
+        url = (self.options.website_url or self.request.url).partition("#")[0]
+        server = urlsplit(url).netloc
+        return url.replace(server, server.rpartition("@")[2], 1)
 
     @property
     def other_exit(self) -> Exit | None:

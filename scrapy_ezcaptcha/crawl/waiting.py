@@ -6,6 +6,9 @@ concurrency is raised by one for as long as the request waits. And the request c
 active in its download slot, so that the scheduler's downloader-aware queue sees that site as
 busy and hands out requests to others: few requests wait, and the rest stay in the scheduler.
 The concurrency, in all and for each site, and the delays are as they are without this.
+
+If more sites are challenged than requests may wait, further requests go back to the scheduler,
+and come when there is room again, after all other requests.
 """
 
 from __future__ import annotations
@@ -17,30 +20,43 @@ from typing import TYPE_CHECKING
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
+from scrapy_ezcaptcha.errors import TooManyWaiting
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
     from scrapy import Request
 
     from scrapy_ezcaptcha.crawl.engine import Engine
     from scrapy_ezcaptcha.crawl.journal import Journal
+    from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
 
 
 class WaitingRequests:
     """Counts requests that wait for a solve, and lets them go again at a fit pace.
 
-    Of them *limit* wait outside the concurrency count; further ones wait inside it, which holds
-    the crawl back but loses nothing.
+    Of them *limit* wait outside the concurrency count, and further ones are put off. With a limit
+    of 0, or where Scrapy does not let requests wait outside the count, they wait inside it,
+    which holds the crawl back but loses nothing.
     """
 
-    def __init__(self, engine: Engine, limit: int, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limit: int,
+        put_off: PutOffRequests,
+        journal: Journal | None = None,
+    ) -> None:
         self._engine = engine
         self._limit = limit
+        self.put_off = put_off
         self._journal = journal
-        self._waiting: Counter[str] = Counter()  # by download slot
+        self.count = 0  # how many requests wait outside the concurrency count
+        self._waiting: Counter[str] = Counter()  # the same by download slot
         self._queues: dict[str, deque[Deferred[None]]] = {}  # those to be let go, by slot
         self._going: dict[Deferred[None], str] = {}  # let go, and still counted as waiting
         self._leaving: dict[Request, str] = {}  # they have left their slot, and still count
+        self._inside: deque[Deferred[None]] = deque()  # the scheduler had nothing else to take
 
     @property
     def is_queue(self) -> bool:
@@ -48,37 +64,62 @@ class WaitingRequests:
         return bool(self._queues)
 
     @property
-    def count(self) -> int:
-        """How many requests wait outside the concurrency count."""
-        return self._waiting.total()
+    def is_full(self) -> bool:
+        """Whether as many requests wait as may, so that further ones are put off."""
+        return 0 < self._limit <= self.count
 
     def is_queue_before(self, request: Request) -> bool:
         """Whether such requests are in the download slot of *request*."""
         return bool(self._queues) and self._engine.slot_key(request) in self._queues
 
     @contextmanager
-    def hold(self, request: Request) -> Iterator[bool]:
-        """Let *request* wait outside the concurrency count.
+    def hold(self, request: Request, place: Hashable = None) -> Iterator[bool]:
+        """Let *request* wait outside the concurrency count for a solve for *place*.
 
         The value is False where that is not possible, and the request waits inside the count.
+        Raises TooManyWaiting if it is to be put off.
         """
         self._leaving.pop(request, None)
+        if self.is_full and self.put_off.is_possible(place):
+            raise TooManyWaiting
         if self._journal is not None:
             self._journal.add(request)
-        if self._waiting.total() >= self._limit:
+        if self.count >= self._limit:
             yield False
             return
         with self._engine.outside_concurrency(request) as key:
             if key is None:
                 yield False
                 return
+            self.count += 1
             self._waiting[key] += 1
             try:
                 yield True
             finally:
+                self.count -= 1
                 self._waiting[key] -= 1
                 if not self._waiting[key]:
                     del self._waiting[key]
+                self._solve_ended(place)
+
+    async def until_room_to_wait(self, place: Hashable, *, is_last: bool) -> None:
+        """Raise TooManyWaiting if there is no room for a request that is to wait for *place*.
+
+        Where the scheduler has no other request, because this one *is_last*, it waits inside the
+        count until there is room.
+        """
+        if not self.is_full:
+            return
+        if not is_last and self.put_off.is_possible(place):
+            raise TooManyWaiting
+        turn: Deferred[None] = Deferred()
+        self._inside.append(turn)
+        await maybe_deferred_to_future(turn)
+
+    def ended(self, request: Request) -> None:
+        """Note that *request* waits no longer, and is on its way or has its response."""
+        if self._journal is not None:
+            self._journal.remove(request)
 
     async def until_room(self, request: Request) -> None:
         """Wait until the downloader, and in it the slot of *request*, has room."""
@@ -109,9 +150,27 @@ class WaitingRequests:
 
     def let_all_go(self) -> None:
         """Let all requests go."""
+        self._let_in(len(self._inside))
         for key in list(self._queues):
             while key in self._queues:
                 self._let_one_go(key)
+
+    def _solve_ended(self, place: Hashable) -> None:
+        """Let those come that were put off: all of *place*, and others for which there is room.
+
+        The scheduler may take several before the first of them waits, as many as it takes at
+        once; so others come only when there is room for all of these.
+        """
+        room = self._limit - self.count
+        at_once = min(self._limit, max(1, self._engine.concurrency() - self.count))
+        self.put_off.let_come(place, room - at_once + 1)
+        self._let_in(room)
+
+    def _let_in(self, count: int) -> None:
+        for _ in range(min(count, len(self._inside))):
+            turn = self._inside.popleft()
+            if not turn.called:  # not cancelled
+                turn.callback(None)
 
     def _let_one_go(self, key: str) -> None:
         queue = self._queues.get(key)

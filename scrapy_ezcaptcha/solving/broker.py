@@ -23,6 +23,7 @@ from scrapy_ezcaptcha.errors import (
     EzCaptchaError,
     FailedElsewhere,
     GivenUp,
+    PutBack,
     UnexpectedResponse,
 )
 from scrapy_ezcaptcha.lru import Lru
@@ -84,18 +85,13 @@ class Broker:
         self._looking.clock = self.reactor
 
     @property
-    def waiting(self) -> int:
-        """How many requests wait for a solve."""
-        return self.flights.waiting
-
-    @property
     def is_busy(self) -> bool:
         """Whether a solve is under way, or a request waits for one or for its turn after it."""
         return bool(self.flights) or self.requests.is_queue or self.requests.count > 0
 
-    def is_solving(self, zone: str) -> bool:
-        """Whether a solve for *zone* is under way."""
-        return zone in self._zones
+    def may_concern(self, zone: str) -> bool:
+        """Whether a request to *zone* may have to wait, or may have a clearance."""
+        return zone in self._zones or self.known.has_zone(zone) or self.requests.is_full
 
     def accepted(self, location: Location, clearance: Clearance, number: int) -> None:
         """Note that *location* answered request *number*, which had *clearance*, by its page."""
@@ -134,16 +130,19 @@ class Broker:
             self.sharing.note_first_use(clearance, works=False)
         return None
 
-    async def wait_for_solve(self, target: Target) -> None:
+    async def wait_for_solve(self, target: Target, *, is_last: bool = False) -> None:
         """Let a request wait while its solve is under way and there is no clearance for it.
 
         After the solve, all who waited are let go in turn, and who comes then joins the queue.
-        Raises CrawlEnding if the crawl began to close meanwhile.
+        Raises CrawlEnding if the crawl began to close meanwhile, TooManyWaiting if too many
+        requests wait; a request that *is_last* in the scheduler then waits for room first.
         """
         request = target.request
+        if self.requests.is_full and self.known.lacks(target.location, target.place[1]):
+            await self.requests.until_room_to_wait(target.place, is_last=is_last)
         if not (self._is_needed(target) or self.requests.is_queue_before(request)):
             return
-        with self.requests.hold(request) as is_outside:
+        with self.requests.hold(request, target.place) as is_outside:
             while not self._is_closed:
                 while self._is_needed(target):
                     await self._outcome(target, self._key_for(target)[0], self._clearance)
@@ -165,7 +164,7 @@ class Broker:
             try:
                 clearance: Clearance = await self._result(target, key, self._clearance)
             except EzCaptchaError as error:
-                if only in own or isinstance(error, CrawlEnding):
+                if only in own or isinstance(error, PutBack):
                     raise
                 continue  # it failed for the page of another host
             return clearance
@@ -289,7 +288,7 @@ class Broker:
                 raise CrawlEnding
             if not self._looking.running:
                 self._looking.start(_LOOK_SECONDS, now=False)
-        with self.requests.hold(target.request):
+        with self.requests.hold(target.request, target.place):
             outcome = await self._outcome(target, key, work)
         if isinstance(outcome, Exception):
             raise outcome.with_traceback(None)  # many raise it; their frames are not kept

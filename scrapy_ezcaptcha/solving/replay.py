@@ -10,7 +10,7 @@ from scrapy.http import HtmlResponse, Response
 
 from scrapy_ezcaptcha.challenge import page_sign
 from scrapy_ezcaptcha.crawl.memo import Memo
-from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
+from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp, PutBack
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -51,6 +51,13 @@ def replay_of(request: Request, memo: Memo, exit: Exit | None = None) -> Request
     return again
 
 
+def replay_past_cache(request: Request) -> Request:
+    """Return *request* once more, not to be answered by the HTTP cache."""
+    again = replay_of(request, Memo.on(request))
+    again.meta["dont_cache"] = True
+    return again
+
+
 @dataclass(eq=False)
 class Replayer:
     """Decides what happens to challenged requests."""
@@ -65,6 +72,13 @@ class Replayer:
     def __post_init__(self) -> None:
         self.run = uuid4().hex
         self._store_id = self.config.store_id
+
+    def put_off(self, target: Target) -> Request:
+        """Return the request of *target* as it goes back into the queue, to be taken last."""
+        memo = self.memo_on(target.request)
+        again = replay_of(target.request, replace(memo, clearance=None))
+        self.broker.requests.put_off.add(again, target.place)
+        return again
 
     def put_back(self, request: Request) -> Request | None:
         """Return *request* as it goes back into the queue of an ending crawl.
@@ -101,7 +115,7 @@ class Replayer:
         """Return the replay of request *number*, challenged although it *carried* a clearance.
 
         Or return its page. The exit of *target* is one that the service can use. Raises
-        CrawlEnding if the crawl began to close, another EzCaptchaError, which says why, if the
+        PutBack if it is to go back into the queue, another EzCaptchaError, which says why, if the
         challenge cannot be solved.
         """
         request, options, place = target.request, target.options, target.place
@@ -148,7 +162,7 @@ class Replayer:
         tried = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1, resent=0)
         try:
             clearance = await self.broker.clearance_for(target)
-        except CrawlEnding:
+        except PutBack:
             raise
         except EzCaptchaError as error:
             task_id = error.task_id or ""
@@ -181,7 +195,7 @@ class Replayer:
             memo = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1)
             try:
                 solution = await self.broker.solution_for(target)
-            except CrawlEnding:
+            except PutBack:
                 raise
             except EzCaptchaError as error:
                 if memo.attempts >= limit or not error.is_worth_another_task():

@@ -161,3 +161,40 @@ def test_higher_priorities_are_let_go_first(crawl):
     paths = [v.path for v in sandbox.edge.visits if v.verdict == "page"]
     waited = [int(path.strip("/")) % 3 for path in paths[1:-1]]
     assert sum(waited[:9]) > sum(waited[-9:])
+
+
+@pytest.mark.parametrize(
+    "settings", [pytest.param({}, id="default"), pytest.param(PRIORITY_QUEUE, id="priority-queue")]
+)
+def test_more_zones_than_requests_may_wait_hold_no_site_up(crawl, settings):
+    """They go back to the scheduler, which takes all others first: open and solved sites."""
+    zones = [f"shop{number}.example" for number in range(60)]
+    sites = [*(Site(zone, Protection()) for zone in zones), Site("open.example", latency=0.02)]
+    with Sandbox(sites, latency=0.3) as sandbox:
+        requests = [
+            {"url": f"http://{zone}/item/{number}", "meta": via(sandbox)}
+            for number in range(3)
+            for zone in zones
+        ]
+        proxy = {"proxy": sandbox.proxy_url()}
+        requests += [
+            {"url": f"http://open.example/item/{number}", "meta": proxy} for number in range(200)
+        ]
+        settings = {
+            "EZCAPTCHA_POLL_INTERVAL": 0.05,
+            "EZCAPTCHA_MAX_WAITING": 20,
+            "EZCAPTCHA_MAX_CONCURRENT_TASKS": 4,
+            **settings,
+        }
+        result = crawl(sandbox, requests, settings=settings)
+    assert [page["status"] for page in result.pages] == [200] * 380
+    assert len(sandbox.service.tasks) == 60
+    assert result.stat("requests/put_off") > 0
+    assert result.stat("requests/waiting_max") <= 20 + 16
+    hosts = [visit.host for visit in sandbox.edge.visits if visit.verdict == "page"]
+    last_open = len(hosts) - hosts[::-1].index("open.example")
+    assert len(set(hosts[:last_open])) < 30  # zones that were solved before the open site's end
+    for zone in zones if not settings.get("SCHEDULER_PRIORITY_QUEUE") else ():
+        # The scheduler's default queue knows sites: the pages of a zone come together.
+        first, last = hosts.index(zone), len(hosts) - hosts[::-1].index(zone)
+        assert len(set(hosts[first:last])) <= 16

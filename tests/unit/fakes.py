@@ -20,6 +20,9 @@ class Stats(Counter):
     def inc_value(self, key, count=1):
         self[key] += count
 
+    def get_value(self, key, default=None):
+        return self.get(key, default)
+
     def max_value(self, key, value):
         self[key] = max(self[key], value)
 

@@ -20,6 +20,7 @@ from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.config import Config
 from scrapy_ezcaptcha.crawl.engine import Engine
 from scrapy_ezcaptcha.crawl.memo import location_of
+from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
 from scrapy_ezcaptcha.crawl.target import Options, Target
 from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
 from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
@@ -88,7 +89,7 @@ class World:
             self.solver,
             self.known,
             self.sharing,
-            WaitingRequests(engine, 1000),
+            WaitingRequests(engine, 1000, PutOffRequests(engine, self.stats, LOG)),
             BoughtPages(),
             SiteWarnings(config, Settings(), LOG, lambda: None),
             engine.is_closing,
@@ -266,13 +267,14 @@ def test_the_look_out_for_closing_rests_when_nothing_is_under_way():
     assert world.known.has_zone("shop.example")
 
 
-def test_it_tells_which_zones_are_being_solved():
+def test_it_tells_which_zones_are_its_concern():
     world = World()
     world.ask("www.shop.example")
-    assert world.broker.is_solving("shop.example")
-    assert not world.broker.is_solving("other.example")
+    assert world.broker.may_concern("shop.example")
+    assert not world.broker.may_concern("other.example")
     world.solved()
-    assert not world.broker.is_solving("shop.example")
+    assert world.broker.may_concern("shop.example")  # it may carry the clearance
+    assert not world.broker.may_concern("other.example")
 
 
 def test_hosts_that_refuse_the_zones_clearance_at_the_same_time_wait_for_one_solve():
@@ -576,7 +578,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_for_nothing(self):
         still = [waiter for waiter in self.waiting if not waiter.called]
-        assert len(still) == self.world.broker.waiting
+        assert len(still) == self.world.broker.flights.waiting
 
     @invariant()
     def the_counters_add_up(self):
@@ -591,7 +593,7 @@ class AnyOrder(RuleBasedStateMachine):
         while self.world.service.pending:
             self.world.solved()
         assert all(waiter.called for waiter in self.waiting)
-        assert self.world.broker.waiting == 0
+        assert self.world.broker.flights.waiting == 0
         assert all(
             not isinstance(end, Exception) or isinstance(end, EzCaptchaError)
             for end in self.world.ended

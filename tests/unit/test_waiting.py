@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from fakes import LOG, EngineSlot, FakeDownloader, crawler_with
+from fakes import LOG, EngineSlot, FakeDownloader, Stats, crawler_with
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request
 from twisted.internet.defer import CancelledError, Deferred
 
 from scrapy_ezcaptcha.crawl.engine import Engine
+from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
 from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
 
 
@@ -21,7 +22,8 @@ def downloader_of_two(total_concurrency=16):
 
 def waiting_with(downloader, limit=1000, engine_slot=None):
     crawler = crawler_with(downloader, engine_slot or EngineSlot())
-    return WaitingRequests(Engine(crawler, LOG), limit)
+    engine = Engine(crawler, LOG)
+    return WaitingRequests(engine, limit, PutOffRequests(engine, Stats(), LOG))
 
 
 def request(host="shop.example"):
@@ -54,12 +56,12 @@ def test_the_counters_are_back_when_the_waiting_fails():
     assert downloader.slots["shop.example"].active == set()
 
 
-def test_beyond_the_limit_requests_wait_inside_the_count():
+def test_with_a_limit_of_0_requests_wait_inside_the_count():
     downloader = downloader_of_two()
-    waiting = waiting_with(downloader, limit=1)
-    with waiting.hold(request()), waiting.hold(request()) as is_outside:
+    waiting = waiting_with(downloader, limit=0)
+    with waiting.hold(request()) as is_outside:
         assert not is_outside
-        assert downloader.total_concurrency == 17
+        assert downloader.total_concurrency == 16
 
 
 @pytest.mark.parametrize(
