@@ -199,28 +199,30 @@ def _opened(path: Path) -> sqlite3.Connection:
     Raises _Broken if something else is there, OSError or another sqlite3.Error if it cannot be
     opened at all.
     """
-    file: sqlite3.Connection | None = None
     try:
         file = open_private(path)  # requests may carry cookies and passwords
-        # A killed process loses nothing of what it wrote; only a machine without power would.
-        file.execute("PRAGMA synchronous = OFF")
-        ((verdict,),) = file.execute("PRAGMA integrity_check(1)").fetchall()
-        if verdict != "ok":
-            raise _Broken(verdict)
-        file.execute("CREATE TABLE IF NOT EXISTS waiting (ticket TEXT PRIMARY KEY, request BLOB)")
-        columns = [column[1] for column in file.execute("PRAGMA table_info(waiting)")]
-        if columns != _COLUMNS:
-            raise _Broken(f"its table has the columns {', '.join(columns)}")
-        return file
-    except Exception as error:
-        if file is not None:
+        try:
+            _prepare(file)
+        except Exception:
             file.close()
-        # Of the errors of a database, those of the machine (locked, full) are "operational".
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(
-            error, sqlite3.OperationalError
-        ):
-            raise _Broken(str(error)) from None
+            raise
+    except sqlite3.OperationalError:  # locked, full: the file is not to blame
         raise
+    except sqlite3.DatabaseError as error:
+        raise _Broken(str(error)) from None
+    return file
+
+
+def _prepare(file: sqlite3.Connection) -> None:
+    # A killed process loses nothing of what it wrote; only a machine without power would.
+    file.execute("PRAGMA synchronous = OFF")
+    ((verdict,),) = file.execute("PRAGMA integrity_check(1)").fetchall()
+    if verdict != "ok":
+        raise _Broken(verdict)
+    file.execute("CREATE TABLE IF NOT EXISTS waiting (ticket TEXT PRIMARY KEY, request BLOB)")
+    columns = [column[1] for column in file.execute("PRAGMA table_info(waiting)")]
+    if columns != _COLUMNS:
+        raise _Broken(f"its table has the columns {', '.join(columns)}")
 
 
 def _restored(record: bytes, spider: Spider) -> Request | str:
