@@ -104,17 +104,16 @@ class Journal:
         One warning names those that cannot be restored.
         """
         requests, failures = [], []
-        self._restored, kept = [], 0
-        for row, record in self._execute("SELECT rowid, request FROM waiting ORDER BY rowid"):
+        rows = self._execute("SELECT rowid, request FROM waiting ORDER BY rowid")
+        self._restored, self._kept = [], 0
+        for row, record in rows:
             request = _restored(record, self._spider)
             if isinstance(request, str):
                 failures.append(request)
-                kept = row
+                self._kept = row
             else:
                 requests.append(request)
                 self._restored.append(row)
-        if self._file is not None:
-            self._kept = kept
         if requests:
             logger.info(
                 "%d requests waited for a solve when the last run was killed; they are sent now",
@@ -239,11 +238,11 @@ def _restored(record: bytes, spider: Spider) -> Request | str:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename the database *path*, and return its new path."""
-    for number in count(1):
-        aside = path.with_name(f"{path.name}.broken{number if number > 1 else ''}")
-        if not any(_part(aside, part).exists() for part in _PARTS):
-            break
+    """Rename the database *path*, and return its new path, which was free."""
+    aside = first = _part(path, ".broken")
+    numbers = count(2)
+    while any(_part(aside, part).exists() for part in _PARTS):
+        aside = _part(first, str(next(numbers)))
     for part in _PARTS:
         if _part(path, part).exists():
             _part(path, part).rename(_part(aside, part))

@@ -213,6 +213,32 @@ def test_a_file_that_is_no_journal_is_renamed_each_time_to_a_free_name(tmp_path,
     assert FILE_NAME not in names(tmp_path)
 
 
+def test_a_journal_with_a_damaged_page_is_renamed(tmp_path, caplog):
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as file, file:
+        file.execute("CREATE TABLE waiting (ticket TEXT PRIMARY KEY, request BLOB)")
+        file.execute("INSERT INTO waiting VALUES ('t', NULL)")
+    with (tmp_path / FILE_NAME).open("r+b") as file:
+        file.seek(2 * 4096 + 3)  # the third page is the index of the tickets
+        file.write(b"\0\0")  # which now says that it is empty
+    assert run(tmp_path) == []
+    (line,) = warnings(caplog)
+    assert "is broken (" in line
+    assert f"{FILE_NAME}.broken" in names(tmp_path)
+
+
+def test_a_journal_that_cannot_be_read_is_renamed_with_what_was_left_behind(tmp_path, caplog):
+    kill_with(tmp_path, request(1))
+    journal = Journal(tmp_path, SPIDER)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as file:
+        file.execute("ALTER TABLE waiting RENAME TO other")
+    assert journal.left_behind() == []
+    journal.clear()
+    journal.close()
+    (line,) = warnings(caplog)
+    assert line.endswith(f"it is now {FILE_NAME}.broken")
+    assert f"{FILE_NAME}.broken" in names(tmp_path)
+
+
 def test_a_journal_with_other_columns_is_renamed_with_all_that_is_in_it(tmp_path, caplog):
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as file, file:
         file.execute("CREATE TABLE waiting (request BLOB, url TEXT)")
