@@ -1,9 +1,11 @@
 """Runs one real crawl in a process of its own: a plan by JSON in, a result by JSON out.
 
 ``python crawl_runner.py plan.json``. The plan: ``settings``, ``spider`` (a class of
-spiders.py), ``requests`` (keyword arguments of ``scrapy.Request``), ``follow`` (follow links
-with this CSS class), ``crawlers`` (settings of further crawlers in the same process),
-``out`` (where the result goes). A deprecation warning of Scrapy is an error here.
+spiders.py), ``requests`` (keyword arguments of ``scrapy.Request``, callbacks by name),
+``follow`` (follow links with this CSS class), ``crawlers`` (settings of further crawlers in the
+same process), ``files`` (text of files to write before), ``file_limit`` (the bytes to which any
+file may grow during the crawl, as on a full disk), ``out`` (where the result goes). A
+deprecation warning of Scrapy is an error here.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import spiders
@@ -41,12 +45,16 @@ def run_plan(path: str) -> None:
     process = (AsyncCrawlerProcess if "asyncio" in reactor else CrawlerProcess)(settings)
     base = getattr(spiders, plan.get("spider", "PlanSpider"))
     base.plan = plan
+    for name, text in plan.get("files", {}).items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
     crawlers = []
     for number, overrides in enumerate([{}, *plan.get("crawlers", [])]):
         own = {"number": number, "custom_settings": overrides}
         crawlers.append(process.create_crawler(type(base.__name__, (base,), own)))
         process.crawl(crawlers[-1])
-    process.start()
+    with limited_files(plan.get("file_limit")):
+        process.start()
     stats = [
         {
             key: value
@@ -58,6 +66,20 @@ def run_plan(path: str) -> None:
     result = {name: plan[name] for name in ("pages", "errors", "signals")}
     result |= {"stats": stats[0], "stats_of_each": stats}
     Path(plan["out"]).write_text(json.dumps(result))
+
+
+@contextmanager
+def limited_files(size: int | None) -> Iterator[None]:
+    """Have any write fail that would let a file grow beyond *size* bytes."""
+    if size is None:
+        yield
+        return
+    import resource  # not on Windows
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))  # Python ignores SIGXFSZ
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def run_forked(

@@ -172,6 +172,12 @@ CASES = [
          poll("raw", FOR_EVER, body=ready(header=AGENT, cookies={"cf_clearance": "forged"}))),
     # the store
     Case("the store refuses connections", settings={"EZCAPTCHA_STORE": "redis://127.0.0.1:9"}),
+    # the journal of waiting requests
+    Case("the journal in JOBDIR is no database",
+         settings={"JOBDIR": "job"},
+         plan={"files": {"job/ezcaptcha-waiting.sqlite": "no database " * 1000}}),
+    Case("the disk is full as soon as requests wait",
+         settings={"JOBDIR": "job", "LOG_LEVEL": "INFO"}, plan={"file_limit": 33_000}),
     # sites and proxies
     Case("the proxy drops replays, twice", lambda: [Fault("proxy", "close", times=4, after=6)]),
     Case("the site never accepts",

@@ -35,7 +35,9 @@ class PlanSpider(scrapy.Spider):
             yield self.request(spec)
 
     def request(self, spec):
-        return scrapy.Request(**{"callback": self.parse, "errback": self.failed, **spec})
+        callbacks = {"callback": self.parse, "errback": self.failed}
+        named = {name: getattr(self, spec[name]) for name in callbacks if name in spec}
+        return scrapy.Request(**spec | callbacks | named)
 
     def parse(self, response, **cb_kwargs):
         self.note(response, cb_kwargs=cb_kwargs)
@@ -87,6 +89,16 @@ class PlanSpider(scrapy.Spider):
     def challenge_failed(self, request, response, error, spider):
         said = [request.url, response.status, f"{error.code}: {error}", spider.name]
         self.plan["signals"].append(["failed", *said])
+
+
+class ItemSpider(PlanSpider):
+    """Has callbacks that the other spiders do not have."""
+
+    def parse_item(self, response):
+        self.note(response)
+
+    def item_failed(self, failure):
+        self.failed(failure)
 
 
 class DownloadingSpider(PlanSpider):

@@ -7,10 +7,13 @@ import multiprocessing
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
 from base64 import b64encode
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from urllib.parse import quote
 
 from crawl_runner import run_command_forked, run_forked
 
+from scrapy_ezcaptcha.crawl.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Sandbox
 
 RUNNER = Path(__file__).with_name("crawl_runner.py")
@@ -175,6 +179,23 @@ def run_command(
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:
     """Meta of a request that opts in and leaves by the exit *user*."""
     return {"proxy": sandbox.proxy_url(user), "ezcaptcha": options or True}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until *condition* holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def waiting_on_disk(job: Path) -> int:
+    """How many requests are noted to wait; all of a crawl are once it has sent them."""
+    try:
+        with closing(sqlite3.connect(job / FILE_NAME)) as file:
+            return file.execute("SELECT count(*) FROM waiting").fetchone()[0]
+    except sqlite3.OperationalError:  # not there yet
+        return 0
 
 
 def forms(secret: str) -> set[str]:

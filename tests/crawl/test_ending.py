@@ -8,17 +8,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import RUNNER, clean_environment, via
+from support import RUNNER, clean_environment, via, wait_for, waiting_on_disk
 
-from scrapy_ezcaptcha.crawl.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
 pytestmark = pytest.mark.unmeasured
@@ -80,22 +77,6 @@ def assert_each_page_once(folder: Path, outs: list[Path], count: int) -> None:
         assert "Unhandled" not in log
 
 
-def wait_for(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
-
-
-def waiting_on_disk(folder: Path) -> int:
-    """How many requests are noted to wait; all of a crawl are once it has sent them."""
-    try:
-        with closing(sqlite3.connect(folder / "job" / FILE_NAME)) as file:
-            return file.execute("SELECT count(*) FROM waiting").fetchone()[0]
-    except sqlite3.OperationalError:  # not there yet
-        return 0
-
-
 def reach(phase: str, sandbox: Sandbox) -> None:
     """Wait until the first solve has come so far."""
     if phase == "creating":
@@ -154,7 +135,7 @@ def test_after_kill_9_the_resumed_crawl_misses_at_most_what_was_in_flight(
     prolong("polling", slow_site)
     # In memory: else the second run would go on with the first one's task.
     process, first = start_crawl(tmp_path, slow_site, 1, 60, EZCAPTCHA_STORE="memory")
-    wait_for(lambda: waiting_on_disk(tmp_path) == 60)
+    wait_for(lambda: waiting_on_disk(tmp_path / "job") == 60)
     interrupt(process)
     prolong(phase, slow_site)
     process, _ = start_crawl(tmp_path, slow_site, 2, 60)
@@ -198,15 +179,3 @@ def test_after_ctrl_c_requests_that_want_their_solutions_page_get_it(tmp_path, s
     assert sorted(page["url"][-1] for page in pages) == ["1", "2", "3"]
     assert [page["flags"] for page in pages] == [["ezcaptcha", "ezcaptcha-body"]] * 3
     assert len(slow_site.service.tasks) == 3
-
-
-def test_a_journal_that_is_broken_stops_nobody(crawl, tmp_path):
-    job = tmp_path / "job"
-    job.mkdir()
-    (job / "ezcaptcha-waiting.sqlite").write_text("no journal " * 1000)
-    with Sandbox([Site("shop.example", Protection())], latency=0.1) as sandbox:
-        requests = [{"url": "http://shop.example/item/1", "meta": via(sandbox)}]
-        result = crawl(sandbox, requests, settings={"JOBDIR": str(job)})
-    assert [page["status"] for page in result.pages] == [200]
-    assert result.log.count("ezcaptcha-waiting.sqlite cannot be opened") == 1
-    assert "Traceback" not in result.log
