@@ -145,10 +145,6 @@ class KnownClearances:
         """Whether a request to the path of *location* was ever challenged."""
         return self._challenged.get(location.path) is not None
 
-    def lacks(self, location: Location, exit: Exit) -> bool:
-        """Whether *location* challenges, and there is no clearance for it and *exit*."""
-        return self.was_challenged(location) and self.find(location, exit) is None
-
     def challenged(
         self, location: Location, carried: Clearance, number: int, before: Seen | None
     ) -> Seen | Reason | None:

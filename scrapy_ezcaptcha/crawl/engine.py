@@ -136,18 +136,20 @@ class Engine:
         limit: int = self._downloader.total_concurrency
         return limit
 
-    def take_last(self, key: str) -> bool:
-        """Have the scheduler take requests of the slot *key* last; False if that is not possible.
+    def can_take_last(self, request: Request) -> bool:
+        """Whether :meth:`take_last` is possible; *request* is one that is to be taken last."""
+        return self._slot_of(request) is not None
+
+    def take_last(self, key: str) -> None:
+        """Have the scheduler take requests of the slot *key* last.
 
         A downloader-aware queue takes requests of the slot with the fewest active requests, so
         these slots have more of them than there can be in any other.
         """
-        if self._slot_of(Request("http://any.example", meta={"download_slot": key})) is None:
-            return False
         while len(self._last) <= self.concurrency():
             self._last.add(object())
-        self._downloader.slots[key].active = self._last
-        return True
+        _, slot = self._downloader._get_slot(Request("data:,", meta={"download_slot": key}))
+        slot.active = self._last
 
     def take_in_turn(self, key: str) -> None:
         """Have the scheduler take requests of the slot *key* like those of any slot."""

@@ -37,13 +37,13 @@ class PutOffRequests:
         self._last: dict[str, int] = {}  # requests in slots that are taken last, oldest slot first
         self._coming: Counter[str] = Counter()  # requests in those that are taken in turn again
 
-    def is_possible(self, place: Hashable) -> bool:
-        """Whether this Scrapy lets a request for *place* be put off."""
-        return self._engine.take_last(self._name_for(place))
+    def has_some_of(self, place: Hashable) -> bool:
+        """Whether requests for *place* are to be taken last."""
+        return self._names.get(place) in self._last
 
     def add(self, request: Request, place: Hashable) -> None:
         """Have the scheduler take *request*, on which there is a memo, last."""
-        slot = self._name_for(place)
+        slot = self._names.setdefault(place, f"ezcaptcha-{self._run}-{len(self._names)}")
         if not self._stats.get_value("ezcaptcha/requests/put_off"):
             said = "EZCAPTCHA_MAX_WAITING requests wait; further ones come after all others"
             self._log.info(said)
@@ -80,6 +80,3 @@ class PutOffRequests:
         if slot in self._last:
             self._coming[slot] = self._last.pop(slot)
             self._engine.take_in_turn(slot)
-
-    def _name_for(self, place: Hashable) -> str:
-        return self._names.setdefault(place, f"ezcaptcha-{self._run}-{len(self._names)}")

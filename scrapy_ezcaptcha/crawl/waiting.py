@@ -80,7 +80,7 @@ class WaitingRequests:
         Raises TooManyWaiting if it is to be put off.
         """
         self._leaving.pop(request, None)
-        if self.is_full and self.put_off.is_possible(place):
+        if self.is_full and self._engine.can_take_last(request):
             raise TooManyWaiting
         if self._journal is not None:
             self._journal.add(request)
@@ -102,15 +102,18 @@ class WaitingRequests:
                     del self._waiting[key]
                 self._solve_ended(place)
 
-    async def until_room_to_wait(self, place: Hashable, *, is_last: bool) -> None:
-        """Raise TooManyWaiting if there is no room for a request that is to wait for *place*.
+    async def until_room(
+        self, request: Request, place: Hashable, *, is_last: bool, is_challenged: bool
+    ) -> None:
+        """Raise TooManyWaiting if *request* would have to wait for *place*, and there is no room.
 
-        Where the scheduler has no other request, because this one *is_last*, it waits inside the
-        count until there is room.
+        It would have to if it *is_challenged* as far as is known, or as others for *place* that
+        were put off. Where the scheduler has nothing else to take, because this one *is_last*, it
+        waits inside the count until there is room.
         """
-        if not self.is_full:
+        if not (is_challenged or is_last or self.put_off.has_some_of(place)):
             return
-        if not is_last and self.put_off.is_possible(place):
+        if not is_last and self._engine.can_take_last(request):
             raise TooManyWaiting
         turn: Deferred[None] = Deferred()
         self._inside.append(turn)
@@ -121,7 +124,7 @@ class WaitingRequests:
         if self._journal is not None:
             self._journal.remove(request)
 
-    async def until_room(self, request: Request) -> None:
+    async def until_turn(self, request: Request) -> None:
         """Wait until the downloader, and in it the slot of *request*, has room."""
         key = self._engine.slot_key(request)
         if key in self._queues or self._room() <= 0 or not self._has_room(key):

@@ -138,8 +138,11 @@ class Broker:
         requests wait; a request that *is_last* in the scheduler then waits for room first.
         """
         request = target.request
-        if self.requests.is_full and self.known.lacks(target.location, target.place[1]):
-            await self.requests.until_room_to_wait(target.place, is_last=is_last)
+        if self.requests.is_full and self.known.find(target.location, target.place[1]) is None:
+            was_challenged = self.known.was_challenged(target.location)
+            await self.requests.until_room(
+                request, target.place, is_last=is_last, is_challenged=was_challenged
+            )
         if not (self._is_needed(target) or self.requests.is_queue_before(request)):
             return
         with self.requests.hold(request, target.place) as is_outside:
@@ -147,7 +150,7 @@ class Broker:
                 while self._is_needed(target):
                     await self._outcome(target, self._key_for(target)[0], self._clearance)
                 if is_outside and not self._is_closed:
-                    await self.requests.until_room(request)
+                    await self.requests.until_turn(request)
                 if not (self._is_closed or self._is_needed(target)):
                     return
         raise CrawlEnding
@@ -163,11 +166,10 @@ class Broker:
             key, only = self._key_for(target)
             try:
                 clearance: Clearance = await self._result(target, key, self._clearance)
-            except EzCaptchaError as error:
+                return clearance
+            except EzCaptchaError as error:  # perhaps for the page of another host
                 if only in own or isinstance(error, PutBack):
                     raise
-                continue  # it failed for the page of another host
-            return clearance
 
     async def solution_for(self, target: Target) -> Solution:
         """Return a solution of this very page, for its body; raises as :meth:`clearance_for`."""

@@ -198,3 +198,21 @@ def test_more_zones_than_requests_may_wait_hold_no_site_up(crawl, settings):
         # The scheduler's default queue knows sites: the pages of a zone come together.
         first, last = hosts.index(zone), len(hosts) - hosts[::-1].index(zone)
         assert len(set(hosts[first:last])) <= 16
+
+
+def test_what_a_component_downloads_by_itself_waits_where_there_is_no_room(crawl):
+    """A robots.txt cannot go back to the scheduler, because it did not come from there."""
+    zones = [f"shop{number}.example" for number in range(12)]
+    with Sandbox([Site(zone, Protection()) for zone in zones], latency=0.2) as sandbox:
+        settings = {
+            "EZCAPTCHA_TRANSPARENT_MODE": True,
+            "EZCAPTCHA_POLL_INTERVAL": 0.05,
+            "EZCAPTCHA_MAX_WAITING": 2,
+            "ROBOTSTXT_OBEY": True,
+        }
+        requests = [{"url": f"http://{zone}/item/{n}"} for zone in zones for n in range(3)]
+        env = {"http_proxy": sandbox.proxy_url()}
+        result = crawl(sandbox, requests, settings=settings, env=env)
+    assert [page["status"] for page in result.pages] == [200] * 36
+    assert len(sandbox.service.tasks) == 12
+    assert result.stat("requests/put_off") > 0

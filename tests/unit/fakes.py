@@ -37,7 +37,7 @@ class FakeDownloader:
         self.active = set()
 
     def get_slot_key(self, request):
-        return urlsplit(request.url).hostname
+        return request.meta.get("download_slot") or urlsplit(request.url).hostname
 
     def _get_slot(self, request):
         key = self.get_slot_key(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +13,10 @@ from scrapy import Request
 from twisted.internet.defer import CancelledError, Deferred
 
 from scrapy_ezcaptcha.crawl.engine import Engine
+from scrapy_ezcaptcha.crawl.memo import Memo
 from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
 from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
+from scrapy_ezcaptcha.errors import TooManyWaiting
 
 
 def downloader_of_two(total_concurrency=16):
@@ -125,7 +128,7 @@ class Site:
                 with self.waiting.hold(one) as is_outside:
                     self.held += is_outside
                     try:
-                        await self.waiting.until_room(one)
+                        await self.waiting.until_turn(one)
                     finally:
                         self.held -= is_outside
             except CancelledError:
@@ -225,6 +228,81 @@ def test_at_the_end_everybody_goes():
     assert len(site.order) == 6
     assert not site.waiting.is_queue
     assert site.downloader.total_concurrency == 16
+
+
+class TestPutOff:
+    """Who finds no room goes back to the scheduler, in a slot of the place that it waits for."""
+
+    def put_off(self, waiting, place, count):
+        everybody = [request(f"{place}.example") for _ in range(count)]
+        for one in everybody:
+            with pytest.raises(TooManyWaiting), waiting.hold(one, place):
+                pass
+            Memo(f"{place}.example").put_on(one)
+            waiting.put_off.add(one, place)
+        return everybody
+
+    def active_in_the_slot_of(self, downloader, one):
+        slot = downloader.slots.get(one.meta["download_slot"])
+        return len(slot.active) if slot else 0
+
+    def test_its_slot_is_busier_than_any_other_until_a_solve_of_its_place_ends(self):
+        downloader = downloader_of_two()
+        waiting = waiting_with(downloader, limit=1)
+        with waiting.hold(request(), "a"):
+            of_a, of_b = self.put_off(waiting, "a", 2), self.put_off(waiting, "b", 2)
+            for one in (*of_a, *of_b):
+                assert self.active_in_the_slot_of(downloader, one) > 17
+            assert of_a[0].meta["download_slot"] == of_a[1].meta["download_slot"]
+            assert of_a[0].meta["download_slot"] != of_b[0].meta["download_slot"]
+        assert all(self.active_in_the_slot_of(downloader, one) == 0 for one in of_a)
+
+    def test_it_gets_its_own_slot_and_priority_back(self):
+        waiting = waiting_with(downloader_of_two(), limit=1)
+        with waiting.hold(request(), "a"):
+            (one,) = self.put_off(waiting, "b", 1)
+            assert one.priority < -1000
+            assert waiting.put_off.take_back(one)  # it came although it is to be taken last
+        assert (one.priority, one.meta["download_slot"]) == (0, "b.example")
+        assert not waiting.put_off.take_back(one)
+
+    def test_places_come_in_turn_when_there_is_room_for_all_that_may_be_taken_at_once(self):
+        downloader = downloader_of_two(total_concurrency=2)
+        waiting = waiting_with(downloader, limit=4)
+        with ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(waiting.hold(request(), "a"))
+            first, second = (self.put_off(waiting, place, 3)[0] for place in "bc")
+            busy = [self.active_in_the_slot_of(downloader, one) > 0 for one in (first, second)]
+            assert busy == [True, True]
+        busy = [self.active_in_the_slot_of(downloader, one) > 0 for one in (first, second)]
+        assert busy == [False, True]
+        assert not waiting.put_off.take_back(first)
+
+    def test_the_last_ones_wait_inside_the_count_until_there_is_room(self):
+        waiting = waiting_with(downloader_of_two(), limit=1)
+        with waiting.hold(request(), "a"):
+            turn = Deferred.fromCoroutine(
+                waiting.until_room(request(), "b", is_last=True, is_challenged=False)
+            )
+            assert not turn.called
+        assert turn.called
+
+    def test_only_what_would_be_challenged_is_put_off(self):
+        waiting = waiting_with(downloader_of_two(), limit=1)
+        with waiting.hold(request(), "a"):
+            assert self.goes(waiting, "b", is_challenged=False)
+            assert not self.goes(waiting, "b", is_challenged=True)
+            self.put_off(waiting, "b", 1)
+            assert not self.goes(waiting, "b", is_challenged=False)  # as the one before it
+
+    def goes(self, waiting, place, *, is_challenged):
+        """Whether a request goes at once; if not, it is put off."""
+        until = waiting.until_room(request(), place, is_last=False, is_challenged=is_challenged)
+        put_off = []
+        Deferred.fromCoroutine(until).addErrback(lambda failure: put_off.append(failure.value))
+        assert all(isinstance(one, TooManyWaiting) for one in put_off)
+        return not put_off
 
 
 @given(
