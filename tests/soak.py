@@ -1,25 +1,55 @@
 """A long crawl with random faults: flat memory, nothing leaked, and sums that add up.
 
 ``python tests/soak.py --minutes 30``. The crawl runs in a process of its own, beside a sandbox
-in which 5% of all calls to the service and of all requests through the proxy go wrong.
+in which 5% of all calls to the service and of all requests through the proxy go wrong. The store
+and the limits are drawn; ``--seed`` draws the same again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from statistics import mean
 
+from redis_server import RedisServer
 from support import clean_environment
 
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
-ZONES = ("one.example", "two.example", "three.example")
+EXITS = 2
+HOSTS = 12  # of the zone in which each wants a clearance of its own
+
+#: Each of them is asked for as many pages as any other.
+SITES = [
+    Site("open.example", latency=0.02),
+    Site("plain.example", Protection(max_uses=150), latency=0.02),
+    Site("strays.example", Protection(max_uses=150, strays=0.03), latency=0.02),
+    Site("renewing.example", Protection(max_uses=150, renew_every=20), latency=0.02),
+    Site("hosts.example", Protection(max_uses=60, per_host=True), latency=0.02),
+    Site("bots.example", Protection(status=429, max_uses=150), latency=0.02, encoding="gzip"),
+    Site("old.example", Protection(status=503, mitigated=False, page="legacy", max_uses=150)),
+]
+DRAWS = {
+    "store": ["memory", "sqlite", "redis", "redis that restarts"],
+    "EZCAPTCHA_MAX_WAITING": [0, 3, 1000],
+    "EZCAPTCHA_MAX_CONCURRENT_TASKS": [2, 16],
+    "SCHEDULER_PRIORITY_QUEUE": [
+        "scrapy.pqueues.DownloaderAwarePriorityQueue",
+        "scrapy.pqueues.ScrapyPriorityQueue",
+    ],
+}
+RESTART_SECONDS = 20
+
 KINDS = {
     "createTask": ("close", "cut", "html", "garbage", "error"),
     "getTaskResult": ("close", "cut", "html", "garbage", "error", "silent"),
@@ -27,34 +57,33 @@ KINDS = {
 }
 FAULTY = 0.05
 TOLERANCE = 0.05
+MOST_TASKS = 1.1  # of those that the lifetimes of the clearances ask for
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(1000))
     options = parser.parse_args()
+    chance = random.Random(options.seed)
+    drawn = {name: chance.choice(values) for name, values in DRAWS.items()}
+    print(f"seed {options.seed}: {drawn}", flush=True)
     faults = [
         Fault(call, kind, times=None, chance=FAULTY / len(kinds))
         for call, kinds in KINDS.items()
         for kind in kinds
     ]
-    sites = [Site(zone, Protection(max_uses=150), latency=0.02) for zone in ZONES]
-    sites.append(Site("open.example", latency=0.02))
     with (
         tempfile.TemporaryDirectory() as folder,
-        Sandbox(
-            [*sites, Site("open.example", latency=0.02)], latency=0.5, faults=faults
-        ) as sandbox,
+        store_of(drawn.pop("store"), Path(folder)) as store,
+        Sandbox(SITES, latency=0.5, faults=faults) as sandbox,
     ):
         sandbox.edge.visits = deque(maxlen=1000)  # type: ignore[assignment]
         plan = {
             "seconds": options.minutes * 60,
-            "zones": [*ZONES, "open.example"],
-            "exits": [sandbox.proxy_url(f"exit{number}") for number in range(2)],
-            "settings": {
-                **sandbox.settings(),
-                "EZCAPTCHA_STORE": str(Path(folder, "clearances.sqlite")),
-            },
+            "hosts": [list(hosts_of(site)) for site in SITES],
+            "exits": [sandbox.proxy_url(f"exit{number}") for number in range(EXITS)],
+            "settings": {**sandbox.settings(), **drawn, "EZCAPTCHA_STORE": store},
             "out": str(Path(folder) / "soak.json"),
             "log": str(Path(folder) / "log.txt"),
         }
@@ -70,6 +99,53 @@ def main() -> int:
         return judge(result, log, sandbox)
 
 
+def hosts_of(site: Site) -> Iterator[str]:
+    """The hosts that are asked for pages."""
+    if site.protection and site.protection.per_host:
+        yield from (f"h{number}.{site.zone}" for number in range(HOSTS))
+    else:
+        yield site.zone
+
+
+@contextmanager
+def store_of(kind: str, folder: Path) -> Iterator[str | None]:
+    """The value of EZCAPTCHA_STORE, while the store is there."""
+    if kind == "memory" or (kind.startswith("redis") and not RedisServer.is_installed()):
+        yield None
+    elif kind == "sqlite":
+        yield str(folder / "clearances.sqlite")
+    else:
+        server, ended = RedisServer(folder), threading.Event()
+        server.start()
+        restarting = threading.Thread(target=restart, args=(server, ended))
+        if kind != "redis":
+            restarting.start()
+        yield server.url
+        ended.set()
+        if kind != "redis":
+            restarting.join()
+        server.stop()
+
+
+def restart(server: RedisServer, ended: threading.Event) -> None:
+    """Take the server away for half a second, again and again."""
+    while not ended.wait(RESTART_SECONDS):
+        server.stop()
+        ended.wait(0.5)
+        server.start()
+
+
+def tasks_needed(sandbox: Sandbox) -> int:
+    """How many clearances the pages of all sites ask for, by how long these hold."""
+    needed = 0
+    for site in SITES:
+        if site.protection is not None and site.protection.max_uses:
+            for host in hosts_of(site):
+                pages = sandbox.edge.verdicts[host]["page"]
+                needed += max(EXITS, ceil(pages / site.protection.max_uses))
+    return needed
+
+
 def judge(result: dict, log: str, sandbox: Sandbox) -> int:
     """Print what was seen; 1 if something is not as it must be."""
     stats, samples = result["stats"], result["samples"]
@@ -83,7 +159,12 @@ def judge(result: dict, log: str, sandbox: Sandbox) -> int:
     faults = sum(fault.struck for fault in service.faults)
     gave_up = stat("requests/gave_up")
     most = {name: max(sample[name] for sample in samples) for name in ("sockets", "calls")}
+    ready, needed = stat("tasks/ready"), tasks_needed(sandbox)
     print(f"requests {result['requests']}, pages {result['pages']}, given up {gave_up}")
+    print(
+        f"solved {ready}, and {needed} by the lifetimes: {ready / needed:.3f};"
+        f" {result['pages'] / max(ready, 1):.1f} pages a task"
+    )
     print(f"faults {faults}, tasks {len(service.tasks)}, known to us {stat('tasks/created')}")
     print(f"memory {second / 1e6:.1f} MB in the second quarter, {last / 1e6:.1f} MB in the last")
     print(
@@ -96,6 +177,7 @@ def judge(result: dict, log: str, sandbox: Sandbox) -> int:
         "failures = sum of their codes": stat("tasks/failed")
         == sum(n for name, n in stats.items() if name.startswith("ezcaptcha/tasks/failed/")),
         "given up = signals of it": gave_up == sum(result["reasons"].values()),
+        "hardly more tasks than the lifetimes ask for": ready <= needed * MOST_TASKS,
         "faults did happen": faults > 20,
         "memory is flat": last <= second * (1 + TOLERANCE),
         "no socket is left": result["left"]["sockets"] == 0,

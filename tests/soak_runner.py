@@ -59,10 +59,11 @@ class SoakSpider(scrapy.Spider):
         """The next request; whatever comes of it calls for another one."""
         number = self.plan["requests"]
         self.plan["requests"] += 1
-        zone = self.plan["zones"][number % len(self.plan["zones"])]
+        hosts = self.plan["hosts"][number % len(self.plan["hosts"])]
+        host = hosts[number // len(self.plan["hosts"]) % len(hosts)]
         proxy = self.plan["exits"][number // 7 % len(self.plan["exits"])]
         return scrapy.Request(
-            f"http://{zone}/item/{number % 30 + 1}",
+            f"http://{host}/item/{number % 30 + 1}",
             meta={"proxy": proxy, "ezcaptcha": True},
             dont_filter=True,
             errback=self.failed,
@@ -126,6 +127,7 @@ def run() -> None:
         "EZCAPTCHA_HTTP_TIMEOUT": 0.5,
         "EZCAPTCHA_BREAKER_SECONDS": 1.0,
         "HTTPERROR_ALLOW_ALL": True,
+        "RETRY_HTTP_CODES": [],  # a challenge that is given up is not to be sent again
         "RETRY_TIMES": 20,
         "TELNETCONSOLE_ENABLED": False,
         "LOG_FILE": plan["log"],
