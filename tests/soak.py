@@ -120,11 +120,13 @@ def store_of(kind: str, folder: Path) -> Iterator[str | None]:
         restarting = threading.Thread(target=restart, args=(server, ended))
         if kind != "redis":
             restarting.start()
-        yield server.url
-        ended.set()
-        if kind != "redis":
-            restarting.join()
-        server.stop()
+        try:
+            yield server.url
+        finally:
+            ended.set()
+            if kind != "redis":
+                restarting.join()
+            server.stop()
 
 
 def restart(server: RedisServer, ended: threading.Event) -> None:

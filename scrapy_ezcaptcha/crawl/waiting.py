@@ -59,9 +59,17 @@ class WaitingRequests:
         self._inside: deque[Deferred[None]] = deque()  # the scheduler had nothing else to take
 
     @property
-    def is_queue(self) -> bool:
-        """Whether requests that waited are still to be let go."""
-        return bool(self._queues)
+    def is_empty(self) -> bool:
+        """Whether no request waits, neither for a solve nor for its turn."""
+        return not (self.count or self._queues or self._inside)
+
+    def look(self) -> None:
+        """Let those go for which there is room; call this now and then while it is not empty.
+
+        Room may appear without a word: where one that was let go has got its page at once.
+        """
+        self.let_go_where_room()
+        self._let_in(self._limit - self.count)
 
     @property
     def is_full(self) -> bool:

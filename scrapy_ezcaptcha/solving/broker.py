@@ -87,7 +87,7 @@ class Broker:
     @property
     def is_busy(self) -> bool:
         """Whether a solve is under way, or a request waits for one or for its turn after it."""
-        return bool(self.flights) or self.requests.is_queue or self.requests.count > 0
+        return bool(self.flights) or not self.requests.is_empty
 
     def may_concern(self, zone: str) -> bool:
         """Whether a request to *zone* may have to wait, or may have a clearance."""
@@ -330,6 +330,6 @@ class Broker:
         if self.is_closing():
             self.close()
         elif self.is_busy:
-            self.requests.let_go_where_room()
+            self.requests.look()
         else:
             self._looking.stop()

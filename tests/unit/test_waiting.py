@@ -159,7 +159,7 @@ def test_who_waited_is_let_go_at_the_pace_of_the_slot():
     for number in range(3):
         site.leave(everybody[number])
         assert site.order == everybody[: number + 3]
-    assert not site.waiting.is_queue
+    assert site.waiting.is_empty
     assert site.downloader.total_concurrency == 16
 
 
@@ -174,7 +174,7 @@ def test_many_hosts_are_let_go_at_the_pace_of_the_downloader():
         assert site.order == everybody[: number + 3]
         site.leave(everybody[number])
     assert site.order == everybody
-    assert not site.waiting.is_queue
+    assert site.waiting.is_empty
     assert site.downloader.total_concurrency == 3
 
 
@@ -217,7 +217,7 @@ def test_a_place_that_nobody_took_is_given_to_the_next():
         site.downloader.active.discard(one)
     site.waiting.let_go_where_room()
     assert site.order == [*everybody[:2], everybody[3]]
-    assert not site.waiting.is_queue
+    assert site.waiting.is_empty
 
 
 def test_at_the_end_everybody_goes():
@@ -226,7 +226,7 @@ def test_at_the_end_everybody_goes():
         site.wait(request())
     site.waiting.let_all_go()
     assert len(site.order) == 6
-    assert not site.waiting.is_queue
+    assert site.waiting.is_empty
     assert site.downloader.total_concurrency == 16
 
 
@@ -285,8 +285,16 @@ class TestPutOff:
             turn = Deferred.fromCoroutine(
                 waiting.until_room(request(), "b", is_last=True, is_challenged=False)
             )
+            further = Deferred.fromCoroutine(
+                waiting.until_room(request(), "b", is_last=True, is_challenged=False)
+            )
             assert not turn.called
         assert turn.called
+        assert not further.called  # there was room for one
+        assert not waiting.is_empty
+        waiting.look()  # which has got its page at once
+        assert further.called
+        assert waiting.is_empty
 
     def test_only_what_would_be_challenged_is_put_off(self):
         waiting = waiting_with(downloader_of_two(), limit=1)
