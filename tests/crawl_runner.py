@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ def run_plan(path: str) -> None:
     warnings.filterwarnings("error", category=DeprecationWarning, module="scrapy_ezcaptcha")
     plan = json.loads(Path(path).read_text())
     plan |= {"pages": [], "errors": [], "signals": []}
+    if ahead := plan.get("clock"):
+        told = time.time
+        time.time = lambda: told() + ahead
     plan.setdefault("follow_meta", plan["requests"][0].get("meta", {}))
     settings = {
         "LOG_LEVEL": "DEBUG",

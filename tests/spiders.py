@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import cycle
 from typing import Any
 
 import scrapy
@@ -133,3 +134,17 @@ class RuleSpider(CrawlSpider, PlanSpider):
 
     def on_item(self, response):
         self.note(response)
+
+
+class RotatingProxies:
+    """A downloader middleware that sends each try of each request through the next proxy."""
+
+    def __init__(self, proxies):
+        self.proxies = cycle(proxies)
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        return cls(crawler.settings.getlist("PROXIES"))
+
+    def process_request(self, request):
+        request.meta["proxy"] = next(self.proxies)

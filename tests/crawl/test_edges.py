@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
+
 import pytest
+from scrapy.settings import default_settings
 from support import via
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
@@ -65,3 +71,85 @@ def test_a_clearance_is_put_on_when_its_request_is_sent(crawl):
     assert [page["status"] for page in result.pages] == [200] * 100
     assert len(sandbox.service.tasks) <= 6
     assert verdicts["rejected"] <= 30
+
+
+@pytest.mark.parametrize("apart", [60, -60])
+def test_two_machines_whose_clocks_are_a_minute_apart_share_one_task(crawl, redis_server, apart):
+    with Sandbox([Site("shop.example", Protection())], latency=1) as sandbox:
+        settings = {"EZCAPTCHA_STORE": redis_server.url, "EZCAPTCHA_POLL_INTERVAL": 0.1}
+        requests = [
+            {"url": f"http://shop.example/item/{number}", "meta": via(sandbox)}
+            for number in range(20)
+        ]
+        running = [
+            crawl.begin(sandbox, requests, settings=settings, clock=clock) for clock in (0, apart)
+        ]
+        results = [one.result() for one in running]
+        results.append(crawl(sandbox, requests, settings=settings, clock=-apart))
+    for result in results:
+        assert [page["status"] for page in result.pages] == [200] * 20
+    assert len(sandbox.service.tasks) == 1
+
+
+def test_a_proxy_that_changes_with_each_try_costs_one_task_for_each_exit(crawl, sandbox):
+    """Also for replays, which then leave by another exit than the one they were solved for."""
+    requests = [
+        {"url": f"http://shop.example/item/{number}", "meta": {"ezcaptcha": True}}
+        for number in range(20)
+    ]
+    settings = {
+        "DOWNLOADER_MIDDLEWARES": {
+            "spiders.RotatingProxies": 610,
+            "scrapy_ezcaptcha.EzCaptchaMiddleware": 585,
+        },
+        "PROXIES": [sandbox.proxy_url("exit1"), sandbox.proxy_url("exit2")],
+    }
+    result = crawl(sandbox, requests, settings=settings)
+    assert [page["status"] for page in result.pages] == [200] * 20
+    assert len(sandbox.service.tasks) == 2
+
+
+def test_hosts_and_proxies_of_ipv6(crawl):
+    with (
+        Sandbox([Site("2001:db8::1", Protection())], latency=0.1) as sandbox,
+        forwarding(urlsplit(sandbox.proxy_url()).port) as port,
+    ):
+        credentials = sandbox.proxy_url().removeprefix("http://").rpartition("@")[0]
+        meta = {"ezcaptcha": True, "proxy": f"http://{credentials}@[::1]:{port}"}
+        requests = [
+            {"url": f"http://[2001:db8::1]/item/{number}", "meta": meta} for number in range(5)
+        ]
+        is_new = hasattr(default_settings, "TWISTED_DNS_RESOLVER")
+        resolver = "TWISTED_DNS_RESOLVER" if is_new else "DNS_RESOLVER"
+        settings = {resolver: "scrapy.resolver.CachingHostnameResolver"}  # which knows IPv6
+        result = crawl(sandbox, requests, settings=settings)
+    assert [page["status"] for page in result.pages] == [200] * 5
+    (task,) = sandbox.service.tasks.values()
+    assert task.website_url.startswith("http://[2001:db8::1]/item/")
+
+
+@contextmanager
+def forwarding(port):
+    """Listen on the loopback address of IPv6, and forward connections to *port* of IPv4."""
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+
+    def copy(source, target):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def accept():
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", port))
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.close()
