@@ -7,12 +7,11 @@ what others know is read into memory. While the store does not answer, memory al
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy.utils.defer import maybe_deferred_to_future
-from twisted.internet.defer import DeferredLock, fail
+from twisted.internet.defer import DeferredLock, fail, succeed
 from twisted.internet.task import LoopingCall, deferLater
 
 from scrapy_ezcaptcha.clearances.record import Record
@@ -26,7 +25,7 @@ from scrapy_ezcaptcha.errors import (
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.stores.lease import SolveFailure
 from scrapy_ezcaptcha.stores.store import StoreError
-from scrapy_ezcaptcha.stores.thread import StoreThread
+from scrapy_ezcaptcha.stores.thread import StoreThread, within
 
 if TYPE_CHECKING:
     import logging
@@ -54,6 +53,10 @@ _YOUNG_SECONDS = 300.0
 
 _MAX_ENTRIES = 10_000
 
+# At the end, what changed is to be written within so many seconds.
+_CLOSE_SECONDS = 5.0
+_FORCED_CLOSE_SECONDS = 1.0
+
 
 @dataclass(eq=False)
 class Sharing:
@@ -74,8 +77,13 @@ class Sharing:
 
     def __post_init__(self, store: Store | None) -> None:
         self._thread: StoreThread | None = None
+        self._closing: Deferred[None] | None = None
+        self._trigger: Any = None
         if store is not None:
             self._thread = StoreThread(store, self.reactor, self.stats, self.log)
+            # A crawl that is forced to stop sends no spider_closed; its reactor stops.
+            add_trigger = self.reactor.addSystemEventTrigger
+            self._trigger = add_trigger("before", "shutdown", self._reactor_stops)
         self._reading = DeferredLock()
         self._read_at: Lru[Place, float] = Lru(_MAX_ENTRIES)
         self._foreign: Lru[str, bool] = Lru(_MAX_ENTRIES)
@@ -163,12 +171,24 @@ class Sharing:
                 )
 
     async def close(self) -> None:
-        """Write what changed, and close the store."""
-        if self._thread is not None:
-            with suppress(StoreError):
-                await self._ask(lambda _: None)
-            self._thread.close()
-            self._thread = None
+        """Write what changed, and close the store; what takes too long is given up."""
+        await maybe_deferred_to_future(within(_CLOSE_SECONDS, self._close(), self.reactor))
+        if self._trigger is not None:
+            self.reactor.removeSystemEventTrigger(self._trigger)
+            self._trigger = None
+
+    def _reactor_stops(self) -> Deferred[None]:
+        self._trigger = None
+        return within(_FORCED_CLOSE_SECONDS, self._close(), self.reactor)
+
+    def _close(self) -> Deferred[None]:
+        if self._closing is None:
+            thread, closed = self._thread, succeed(None)
+            if thread is not None:
+                self.write_soon()
+                self._thread, closed = None, thread.close()
+            self._closing = closed
+        return self._closing
 
     def _is_shared(self, place: Place) -> bool:
         return self.is_on and (self._disappointments.get(place) or 0) < _MAX_DISAPPOINTMENTS

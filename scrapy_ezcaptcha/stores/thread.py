@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scrapy.statscollectors import StatsCollector
-    from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
     from scrapy_ezcaptcha.stores.store import Store
@@ -42,6 +43,8 @@ class StoreThread:
 
     def __post_init__(self) -> None:
         self._pool = ThreadPool(0, 1, "ezcaptcha-store")
+        # The process ends without waiting for a call that hangs.
+        self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
         self._pool.start()
         self._retry: Any = None  # while the store is down
         self._was_down = False
@@ -58,13 +61,13 @@ class StoreThread:
             return fail(StoreError("it is down"))
         return self._run(work).addErrback(self._failed)
 
-    def close(self) -> None:
-        """Wait for the call under way, then close the store."""
+    def close(self) -> Deferred[None]:
+        """Close the store once all calls before have ended; fires then."""
         self._is_closed = True
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
-        self._pool.stop()
-        self.store.close()
+        closed = self._run(lambda store: store.close())
+        return closed.addErrback(lambda _: None).addCallback(lambda _: self._pool.stop())
 
     def _run(self, work: Callable[[Store], T]) -> Deferred[T]:
         def in_thread() -> T:
@@ -81,7 +84,7 @@ class StoreThread:
     def _failed(self, failure: Failure) -> Failure:
         """Log once that the store is down, and look again later."""
         self.stats.inc_value("ezcaptcha/store/errors")
-        if not (self.is_down or self._is_closed):
+        if not self.is_down:
             self.log.log(
                 logging.INFO if self._was_down else logging.WARNING,
                 "The store %s does not answer (%s); going on with memory alone",
@@ -102,3 +105,17 @@ class StoreThread:
     def _is_back(self, _: None) -> None:
         self._retry = None
         self.log.info("The store %s answers again", self.store)
+
+
+def within(seconds: float, work: Deferred[None], reactor: Any) -> Deferred[None]:
+    """Return a Deferred that fires when *work* does, or after so many seconds."""
+    waiter: Deferred[None] = Deferred()
+    limit = reactor.callLater(seconds, waiter.callback, None)
+
+    def ended(_: None) -> None:
+        if limit.active():
+            limit.cancel()
+            waiter.callback(None)
+
+    work.addCallback(ended)
+    return waiter
