@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from scrapy_ezcaptcha.errors import redact
 from scrapy_ezcaptcha.stores.store import KEPT_SECONDS, REJECTED_SECONDS, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from scrapy_ezcaptcha.stores.store import Contents
 
@@ -49,17 +50,29 @@ class RedisBackend:
     def __str__(self) -> str:
         return self._address
 
-    def read(self, place: str) -> Contents:
+    def read(self, places: Sequence[str]) -> list[Contents]:
         with self._talking(), self._server.pipeline(transaction=False) as pipe:
-            pipe.hgetall(_key(_FIELDS, place)).zrange(_key(_REJECTED, place), 0, -1)
-            fields, marks, lease, now = pipe.get(_key(_LEASE, place)).time().execute()
-        rejected = {mark.removeprefix(_UNUSED): mark.startswith(_UNUSED) for mark in marks}
-        return fields, rejected, lease, _seconds(now)
+            for place in places:
+                pipe.hgetall(_key(_FIELDS, place)).zrange(_key(_REJECTED, place), 0, -1)
+                pipe.get(_key(_LEASE, place))
+            *parts, now = pipe.time().execute()
+        return [
+            (
+                fields,
+                {mark.removeprefix(_UNUSED): mark.startswith(_UNUSED) for mark in marks},
+                *rest,
+            )
+            for fields, marks, *rest in zip(
+                parts[::3], parts[1::3], parts[2::3], repeat(_seconds(now)), strict=False
+            )
+        ]
 
-    def write(self, place: str, fields: Mapping[str, str]) -> None:
-        key = _key(_FIELDS, place)
+    def write(self, places: Mapping[str, Mapping[str, str]]) -> None:
         with self._talking(), self._server.pipeline() as pipe:
-            pipe.hset(key, mapping=fields).expire(key, KEPT_SECONDS).execute()
+            for place, fields in places.items():
+                key = _key(_FIELDS, place)
+                pipe.hset(key, mapping=fields).expire(key, KEPT_SECONDS)
+            pipe.execute()
 
     def reject(self, place: str, clearance_id: str, *, unused: bool, fields: Iterable[str]) -> None:
         rejected = _key(_REJECTED, place)

@@ -243,10 +243,9 @@ class Sharing:
         ]
 
         def write_and_work(store: Store) -> T:
+            store.put(*(change for _, _, change in news if isinstance(change, Record)))
             for place, clearance_id, change in news:
-                if isinstance(change, Record):
-                    store.put(change)
-                else:
+                if not isinstance(change, Record):
                     store.reject(place, clearance_id, unused=change)
             return work(store)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scrapy_ezcaptcha.stores.store import KEPT_SECONDS, REJECTED_SECONDS, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from scrapy_ezcaptcha.stores.store import Contents
@@ -48,21 +48,17 @@ class SqliteBackend:
     def __str__(self) -> str:
         return str(self._path)
 
-    def read(self, place: str) -> Contents:
-        now = self._clock()
+    def read(self, places: Sequence[str]) -> list[Contents]:
         with self._opened() as file:
-            fields = file.execute(
-                "SELECT name, value FROM fields WHERE place = ? AND until > ?", (place, now)
-            ).fetchall()
-            rejected = file.execute(
-                "SELECT id, unused FROM rejected WHERE place = ? AND until > ?", (place, now)
-            ).fetchall()
-            lease = _lease(file, place)
-        return dict(fields), {one: bool(unused) for one, unused in rejected}, lease, now
+            return [_contents(file, place, self._clock()) for place in places]
 
-    def write(self, place: str, fields: Mapping[str, str]) -> None:
+    def write(self, places: Mapping[str, Mapping[str, str]]) -> None:
         until = self._clock() + KEPT_SECONDS
-        rows = [(place, name, value, until) for name, value in fields.items()]
+        rows = [
+            (place, name, value, until)
+            for place, fields in places.items()
+            for name, value in fields.items()
+        ]
         with self._transaction() as file:
             file.executemany("INSERT OR REPLACE INTO fields VALUES (?, ?, ?, ?)", rows)
 
@@ -119,6 +115,17 @@ class SqliteBackend:
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise StoreError(f"{type(error).__name__}: {error}") from None
+
+
+def _contents(file: sqlite3.Connection, place: str, now: float) -> Contents:
+    fields = file.execute(
+        "SELECT name, value FROM fields WHERE place = ? AND until > ?", (place, now)
+    ).fetchall()
+    rejected = file.execute(
+        "SELECT id, unused FROM rejected WHERE place = ? AND until > ?", (place, now)
+    ).fetchall()
+    rejections = {clearance_id: bool(unused) for clearance_id, unused in rejected}
+    return dict(fields), rejections, _lease(file, place), now
 
 
 def _lease(file: sqlite3.Connection, place: str) -> str | None:

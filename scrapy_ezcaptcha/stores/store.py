@@ -14,7 +14,7 @@ from scrapy_ezcaptcha.stores.lease import LeaseState
 from scrapy_ezcaptcha.stores.records import fields_about, fields_of, records_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from scrapy_ezcaptcha.clearances.clearance import Place
     from scrapy_ezcaptcha.clearances.record import Record
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: For how many seconds a clearance is kept about which nothing new is written.
 KEPT_SECONDS = 86_400
+
+# Places that are read in one call of a backend.
+_MAX_READ = 200
 
 #: For how many seconds it is kept that a clearance was rejected.
 REJECTED_SECONDS = 3_600
@@ -42,12 +45,12 @@ class Backend(Protocol):
     Its ``str()`` tells where it is, without secrets.
     """
 
-    def read(self, place: str) -> Contents:
-        """Return what is kept of *place*."""
+    def read(self, places: Sequence[str]) -> list[Contents]:
+        """Return what is kept of each of *places*, in one call."""
         ...
 
-    def write(self, place: str, fields: Mapping[str, str]) -> None:
-        """Set *fields* of *place*, for :data:`KEPT_SECONDS`; others stay as they are."""
+    def write(self, places: Mapping[str, Mapping[str, str]]) -> None:
+        """Set fields of places, for :data:`KEPT_SECONDS`; others stay as they are."""
         ...
 
     def reject(self, place: str, clearance_id: str, *, unused: bool, fields: Iterable[str]) -> None:
@@ -105,13 +108,26 @@ class Store:
 
     def get(self, place: Place) -> View:
         """Return what is known of *place*, and whether some process solves for it just now."""
-        fields, rejected, lease, now = self._backend.read(self.name_of(place))
-        records = records_in(fields, rejected, place)
-        return records, rejected, LeaseState.from_json(lease), now
+        return self.get_all([place])[0]
 
-    def put(self, record: Record) -> None:
-        """Keep a clearance, or what is new about it; a rejected one stays rejected."""
-        self._backend.write(self.name_of(record.clearance.place), fields_of(record))
+    def get_all(self, places: Sequence[Place]) -> list[View]:
+        """Return the same for each of *places*, with as few calls as possible."""
+        views = []
+        for start in range(0, len(places), _MAX_READ):
+            some = places[start : start + _MAX_READ]
+            contents = self._backend.read([self.name_of(place) for place in some])
+            for place, (fields, rejected, lease, now) in zip(some, contents, strict=True):
+                records = records_in(fields, rejected, place)
+                views.append((records, rejected, LeaseState.from_json(lease), now))
+        return views
+
+    def put(self, *records: Record) -> None:
+        """Keep clearances, or what is new about them; a rejected one stays rejected."""
+        places: dict[str, dict[str, str]] = {}
+        for record in records:
+            places.setdefault(self.name_of(record.clearance.place), {}).update(fields_of(record))
+        if places:
+            self._backend.write(places)
 
     def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
         """Drop a clearance for all processes; *unused* if no host had ever accepted it."""
@@ -119,7 +135,7 @@ class Store:
 
     def drop(self, name: str, clearance_id: str, *, unused: bool = False) -> None:
         """Do the same for the place called *name*."""
-        fields = fields_about(clearance_id, self._backend.read(name)[0])
+        fields = fields_about(clearance_id, self._backend.read([name])[0][0])
         self._backend.reject(name, clearance_id, unused=unused, fields=fields)
 
     def acquire(self, place: Place, seconds: float) -> LeaseState | None:

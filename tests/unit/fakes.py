@@ -72,15 +72,22 @@ class MemoryBackend:
     def __str__(self):
         return "memory"
 
-    def read(self, place):
+    def read(self, places):
         self.check()
-        fields = dict(self.fields.get(place, {}))
-        rejected = dict(self.rejected.get(place, {}))
-        return fields, rejected, self.leases_by_place.get(place), self.clock()
+        return [
+            (
+                dict(self.fields.get(place, {})),
+                dict(self.rejected.get(place, {})),
+                self.leases_by_place.get(place),
+                self.clock(),
+            )
+            for place in places
+        ]
 
-    def write(self, place, fields):
+    def write(self, places):
         self.check()
-        self.fields.setdefault(place, {}).update(fields)
+        for place, fields in places.items():
+            self.fields.setdefault(place, {}).update(fields)
 
     def reject(self, place, clearance_id, *, unused, fields):
         self.check()

@@ -177,6 +177,18 @@ class TestClearances:
             one.reject(PLACE, f"task{number}", unused=unused)
         assert view(other, PLACE).rejected == {"task1": True, "task2": False}
 
+    def test_several_places_are_read_and_written_at_once(self, pair):
+        one, other, _ = pair
+        places = [(f"{number}.example", EXIT) for number in range(300)]
+        one.put(*(Record(replace(clearance(1), zone=zone)) for zone, _ in places[1:]))
+        one.reject(places[1], "task1")
+        lease = one.acquire(places[2], LEASE)
+        views = other.get_all(places)
+        assert [len(records) for records, *_ in views] == [0, 0, *[1] * 298]
+        assert [bool(rejected) for _, rejected, *_ in views[:3]] == [False, True, False]
+        assert [state.token for _, _, state, _ in views[:3]] == [0, 0, lease.token]
+        assert other.get_all([]) == []
+
     def test_it_answers(self, pair):
         assert pair[0].check() is None  # it raises otherwise
 
