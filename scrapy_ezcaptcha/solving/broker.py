@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.solving.pages import BoughtPages
     from scrapy_ezcaptcha.solving.solver import Solver
     from scrapy_ezcaptcha.solving.warnings import SiteWarnings
-    from scrapy_ezcaptcha.stores.sharing import Lease, Sharing
+    from scrapy_ezcaptcha.stores.leasing import Lease
+    from scrapy_ezcaptcha.stores.sharing import Sharing
 
 Work: TypeAlias = "Coroutine[Any, Any, Any]"
 

@@ -12,18 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import DeferredLock, fail, succeed
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 
 from scrapy_ezcaptcha.clearances.record import Record
-from scrapy_ezcaptcha.errors import (
-    EzCaptchaError,
-    FailedElsewhere,
-    GivenUp,
-    SolveTimeout,
-    TransportError,
-)
+from scrapy_ezcaptcha.errors import FailedElsewhere
 from scrapy_ezcaptcha.lru import Lru
-from scrapy_ezcaptcha.stores.lease import SolveFailure
+from scrapy_ezcaptcha.stores.leasing import Lease
 from scrapy_ezcaptcha.stores.store import StoreError
 from scrapy_ezcaptcha.stores.thread import StoreThread, within
 
@@ -34,11 +28,9 @@ if TYPE_CHECKING:
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
-    from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
     from scrapy_ezcaptcha.clearances.known import KnownClearances
-    from scrapy_ezcaptcha.stores.lease import LeaseState
     from scrapy_ezcaptcha.stores.store import Store, View
 
 T = TypeVar("T")
@@ -123,7 +115,11 @@ class Sharing:
             lambda store: (store.acquire(leased, self.lease_seconds), store.get(place))
         )
         self._learn(place, view)
-        return None if state is None else Lease(self, leased, state)
+        if state is None:
+            return None
+        return Lease(
+            leased, state, seconds=self.lease_seconds, tell=self._tell_of, reactor=self.reactor
+        )
 
     async def follow(self, place: Place, part: str | None = None) -> None:
         """Wait until the solve ends that another process has under way for *place*, or *part*.
@@ -146,7 +142,7 @@ class Sharing:
 
     def write_soon(self) -> None:
         """Write what changed; nobody waits for it."""
-        self.tell(lambda _: None)
+        self._call(lambda _: None).addErrback(lambda failure: failure.trap(StoreError))
 
     def note_first_use(self, clearance: Clearance, *, works: bool) -> None:
         """Note whether *clearance*, when it was first used here, got a request through.
@@ -218,9 +214,9 @@ class Sharing:
         for _ in useless if is_news else ():
             self.on_useless(place, "its clearance was rejected at once, in another process")
 
-    def tell(self, work: Callable[[Store], Any]) -> None:
-        """Have *work* done by the store; nobody waits for it."""
-        self._call(work).addErrback(lambda failure: failure.trap(StoreError))
+    def _tell_of(self, lease: Lease) -> None:
+        """Have the store note what is new about *lease*; nobody waits for it."""
+        self._call(lease.report()).addErrback(lambda failure: failure.trap(StoreError))
 
     async def _ask(self, work: Callable[[Store], T]) -> T:
         """Return the result of *work*; raise StoreError if there is no store, or it is down."""
@@ -254,62 +250,6 @@ class Sharing:
             return failure
 
         return self._thread.call(write_and_work).addErrback(failed)
-
-
-@dataclass(eq=False)
-class Lease:
-    """A lease that this process holds on *place*; it is extended until it is released."""
-
-    sharing: Sharing
-    place: Place
-    state: LeaseState
-
-    def __post_init__(self) -> None:
-        self._new_task: str | None = None
-        self._created = 0.0
-        self._extending = LoopingCall(self._extend)
-        self._extending.clock = self.sharing.reactor
-        self._extending.start(self.sharing.lease_seconds / 3, now=False)
-
-    @property
-    def task_id(self) -> str | None:
-        """The unfinished task of the holder before, to be continued."""
-        return self.state.task_id
-
-    def note_task(self, task_id: str) -> None:
-        """Note the task that is paid for, in case this process dies."""
-        self._new_task, self._created = task_id, self.sharing.reactor.seconds()
-        self._extend()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Release it. Where the result may still come, the next holder continues the task."""
-        if isinstance(error, EzCaptchaError):
-            self.release(error, keep_task=isinstance(error, GivenUp | SolveTimeout))
-        else:  # the crawl ends, and the next one continues the task
-            self.release(keep_task=error is not None)
-
-    def release(self, error: EzCaptchaError | None = None, *, keep_task: bool = False) -> None:
-        """Let another process solve: those who waited learn of *error*, or continue the task.
-
-        They are not told of a limit or of a network problem of this crawl.
-        """
-        if self._extending.running:
-            self._extending.stop()
-        place, token = self.place, self.state.token
-        is_unsent = isinstance(error, TransportError) and not error.sent
-        failure = None
-        if error is not None and not is_unsent and not isinstance(error, GivenUp):
-            text, is_terminal = str(error), error.is_terminal()
-            failure = SolveFailure(token, error.code, text, error.task_id, is_terminal)
-        self.sharing.tell(lambda store: store.release(place, token, failure, keep_task=keep_task))
-
-    def _extend(self) -> None:
-        place, token, task_id = self.place, self.state.token, self._new_task
-        seconds, age = self.sharing.lease_seconds, self.sharing.reactor.seconds() - self._created
-        self.sharing.tell(lambda store: store.extend(place, token, seconds, task_id, age))
 
 
 def _leased(place: Place, part: str | None) -> Place:
