@@ -79,6 +79,10 @@ class KnownClearances:
         """Return what is known of the clearances of *place*, the oldest first."""
         return self._places.get(place) or ()
 
+    def places(self, count: int) -> list[Place]:
+        """Return at most *count* places that have clearances, the one used last first."""
+        return self._places.newest(count)
+
     def next_number(self) -> int:
         """Return the number of a request that is sent with a clearance."""
         self._sent += 1

@@ -188,7 +188,7 @@ class Broker:
         """Return a clearance that this process buys, or that another one has bought."""
         place = target.place
         _, only = self._key_for(target)
-        while self.sharing.is_available(place):
+        while await self.sharing.is_available(place):
             try:
                 lease = await self.sharing.acquire(place, only)
             except StoreError:
@@ -244,7 +244,7 @@ class Broker:
     async def _lease_on_page(self, target: Target) -> Lease | None:
         """Return a lease by which the next run continues the task; None without a store."""
         place, page = target.place, target.digest
-        while self.sharing.is_available(place):
+        while await self.sharing.is_available(place):
             with suppress(StoreError):  # then it is no longer available
                 lease = await self.sharing.acquire(place, page)
                 if lease is not None:

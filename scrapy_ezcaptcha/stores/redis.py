@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ PREFIX = "ezcaptcha:"
 _FIELDS, _REJECTED, _LEASE = (f"{PREFIX}{kind}:" for kind in ("held", "rejected", "lead"))
 _UNUSED = "unused "  # before the id of one that no host had ever accepted
 _ANSWER_SECONDS = 2.0
+
+# What the client puts before an error of a pipeline: the command, with the cookies to be written.
+_COMMAND = re.compile(r"^Command # .* of pipeline caused error: ", re.DOTALL)
 
 
 class RedisBackend:
@@ -109,7 +113,9 @@ class RedisBackend:
 
     def check(self) -> None:
         with self._talking():
-            self._server.ping()
+            # It changes nothing, for there is no such key; but a server that is read-only or out
+            # of memory refuses it.
+            self._server.set(f"{PREFIX}check", "", xx=True)
 
     def close(self) -> None:
         self._server.close()
@@ -119,7 +125,7 @@ class RedisBackend:
         try:
             yield
         except (redis.RedisError, OSError, ValueError) as error:
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {_COMMAND.sub('', str(error))}"
             raise StoreError(redact(text, self._secrets)) from None
 
 

@@ -44,6 +44,7 @@ _MAX_DISAPPOINTMENTS = 3
 _YOUNG_SECONDS = 300.0
 
 _MAX_ENTRIES = 10_000
+_MAX_CAUGHT_UP = 1000  # places, of which a store that was away is told at once
 
 # At the end, what changed is to be written within so many seconds.
 _CLOSE_SECONDS = 5.0
@@ -72,10 +73,13 @@ class Sharing:
         self._closing: Deferred[None] | None = None
         self._trigger: Any = None
         if store is not None:
-            self._thread = StoreThread(store, self.reactor, self.stats, self.log)
+            self._thread = StoreThread(
+                store, self._catch_up, reactor=self.reactor, stats=self.stats, log=self.log
+            )
             # A crawl that is forced to stop sends no spider_closed; its reactor stops.
             add_trigger = self.reactor.addSystemEventTrigger
             self._trigger = add_trigger("before", "shutdown", self._reactor_stops)
+        self._leases: set[Lease] = set()  # of this process, and not known to be released
         self._reading = DeferredLock()
         self._read_at: Lru[Place, float] = Lru(_MAX_ENTRIES)
         self._foreign: Lru[str, bool] = Lru(_MAX_ENTRIES)
@@ -86,9 +90,19 @@ class Sharing:
         """Whether there is a store."""
         return self._thread is not None
 
-    def is_available(self, place: Place) -> bool:
-        """Whether *place* is shared with other processes, and the store answers."""
-        return self._is_shared(place) and self._thread is not None and not self._thread.is_down
+    @property
+    def is_down(self) -> bool:
+        """Whether the store does not answer just now."""
+        return self._thread is not None and self._thread.is_down
+
+    async def is_available(self, place: Place) -> bool:
+        """Whether *place* is shared with other processes, and the store answers.
+
+        Waits for some seconds for a store that went down, to which others may come back too.
+        """
+        if self._thread is not None and self._is_shared(place):
+            await maybe_deferred_to_future(self._thread.until_back())
+        return self._is_shared(place) and not self.is_down
 
     async def refresh(self, place: Place, *, is_urgent: bool = False) -> None:
         """Learn what others know of *place*; unless *is_urgent*, not if that was done just now."""
@@ -117,9 +131,11 @@ class Sharing:
         self._learn(place, view)
         if state is None:
             return None
-        return Lease(
+        lease = Lease(
             leased, state, seconds=self.lease_seconds, tell=self._tell_of, reactor=self.reactor
         )
+        self._leases.add(lease)
+        return lease
 
     async def follow(self, place: Place, part: str | None = None) -> None:
         """Wait until the solve ends that another process has under way for *place*, or *part*.
@@ -127,18 +143,29 @@ class Sharing:
         The clearance that it bought is in memory then. Raises FailedElsewhere if it failed.
         """
         followed: int | None = None
-        while (view := await self._read(_leased(place, part))) is not None:
+        forgotten_at: float | None = None
+        while True:
+            view = await self._read(_leased(place, part))
+            if view is None:
+                if await self.is_available(place):
+                    continue
+                return
             _, _, state, now = view
             failure, holder = state.failure, state.holder(now)
             if failure is not None and failure.token == followed:
                 text, is_terminal = f"in another process: {failure.text}", failure.is_terminal
                 raise FailedElsewhere(failure.code, text, failure.task_id, is_terminal)
-            if holder is None or followed not in {None, holder}:
-                if part is not None:
-                    await self._read(place)
-                return
-            followed = holder
+            if followed is not None and state.token < followed:  # its holder extends it again
+                forgotten_at = forgotten_at or self.reactor.seconds()
+                is_over = self.reactor.seconds() - forgotten_at > self.lease_seconds / 2
+            else:
+                is_over, forgotten_at = holder is None, None
+            if is_over or (holder is not None and followed not in {None, holder}):
+                break
+            followed = followed or holder
             await maybe_deferred_to_future(deferLater(self.reactor, _FOLLOW_SECONDS))
+        if part is not None:
+            await self._read(place)
 
     def write_soon(self) -> None:
         """Write what changed; nobody waits for it."""
@@ -181,7 +208,11 @@ class Sharing:
         if self._closing is None:
             thread, closed = self._thread, succeed(None)
             if thread is not None:
-                self.write_soon()
+                for lease in list(self._leases):
+                    if not lease.is_released:  # the crawl is forced to stop
+                        lease.release(keep_task=True)
+                written = self._write(thread.attempt, self._report_leases())
+                written.addErrback(lambda failure: failure.trap(StoreError))
                 self._thread, closed = None, thread.close()
             self._closing = closed
         return self._closing
@@ -216,7 +247,10 @@ class Sharing:
 
     def _tell_of(self, lease: Lease) -> None:
         """Have the store note what is new about *lease*; nobody waits for it."""
-        self._call(lease.report()).addErrback(lambda failure: failure.trap(StoreError))
+        told = self._call(lease.report())
+        if lease.is_released:
+            told.addCallback(lambda _: self._leases.discard(lease))
+        told.addErrback(lambda failure: failure.trap(StoreError))
 
     async def _ask(self, work: Callable[[Store], T]) -> T:
         """Return the result of *work*; raise StoreError if there is no store, or it is down."""
@@ -227,6 +261,12 @@ class Sharing:
         """Have the store write what changed, and then do *work*."""
         if self._thread is None:
             return fail(StoreError("there is none"))
+        return self._write(self._thread.call, work)
+
+    def _write(
+        self, call: Callable[[Callable[[Store], T]], Deferred[T]], work: Callable[[Store], T]
+    ) -> Deferred[T]:
+        """Write what changed by *call*, and do *work*."""
         changes = self.known.take_changes()
         news = [
             (
@@ -249,7 +289,33 @@ class Sharing:
             self.known.return_changes(changes)
             return failure
 
-        return self._thread.call(write_and_work).addErrback(failed)
+        return call(write_and_work).addErrback(failed)
+
+    def _report_leases(self) -> Callable[[Store], None]:
+        reports = [lease.report() for lease in self._leases]
+
+        def report_all(store: Store) -> None:
+            for report in reports:
+                report(store)
+
+        return report_all
+
+    async def _catch_up(self) -> None:
+        """Write to a store that was away what it does not have, and learn what others wrote."""
+        if self._thread is None:
+            return
+        attempt, places = self._thread.attempt, self.known.places(_MAX_CAUGHT_UP)
+        leases, report = list(self._leases), self._report_leases()
+
+        def report_and_read(store: Store) -> list[View]:
+            report(store)
+            return store.get_all(places)
+
+        views = await maybe_deferred_to_future(self._write(attempt, report_and_read))
+        self._leases.difference_update(lease for lease in leases if lease.is_released)
+        for place, view in zip(places, views, strict=True):
+            self._learn(place, view)
+        await maybe_deferred_to_future(self._write(attempt, lambda _: None))
 
 
 def _leased(place: Place, part: str | None) -> Place:

@@ -90,8 +90,8 @@ class SqliteBackend:
         yield from places.items()
 
     def check(self) -> None:
-        with self._opened() as file:
-            file.execute("SELECT count(*) FROM leads").fetchone()
+        with self._transaction() as file:
+            file.execute("DELETE FROM leads WHERE place IS NULL")  # none; but it may be read-only
 
     def close(self) -> None:
         if self._file is not None:

@@ -74,7 +74,7 @@ class Backend(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise StoreError unless it answers."""
+        """Raise StoreError unless it answers and can be written; changes nothing."""
         ...
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ class Store:
             yield from ((name, record) for record in records_in(fields, ()))
 
     def check(self) -> None:
-        """Raise StoreError unless the backend answers."""
+        """Raise StoreError unless the backend answers and can be written."""
         self._backend.check()
 
     def close(self) -> None:

@@ -540,7 +540,9 @@ async def sleep(reactor, seconds):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(thread, "_RETRY_SECONDS", 0.02)
+    for name in ("_RETRY_SECONDS", "_LONG_RETRY_SECONDS"):
+        monkeypatch.setattr(thread, name, 0.02)
+    monkeypatch.setattr(thread, "_SETTLE_SECONDS", 0.1)
     monkeypatch.setattr(sharing, "_FOLLOW_SECONDS", 0.01)
     monkeypatch.setattr(sharing, "_FRESH_SECONDS", 0.0)
 
@@ -637,7 +639,7 @@ class TestSharing:
             backend.is_down = True
             with pytest.raises(StoreError):
                 await ours.sharing.acquire(PLACE)
-            assert not ours.sharing.is_available(PLACE)
+            assert ours.sharing.is_down
             ours.known.add(clearance())
             gone = clearance(9, OTHER_EXIT)
             ours.known.add(gone)
@@ -649,7 +651,7 @@ class TestSharing:
             backend.is_down = False
             while "answers again" not in caplog.text:
                 await sleep(reactor, 0.01)
-            assert ours.sharing.is_available(PLACE)
+            assert await ours.sharing.is_available(PLACE)
             await ours.sharing.refresh(PLACE)
             await theirs.sharing.refresh(PLACE)
             await close(ours, theirs)
@@ -660,6 +662,124 @@ class TestSharing:
         assert len(warnings) == 1
         assert "The store memory does not answer (it is down)" in warnings[0]
         assert view(Store(backend, KEY), (ZONE, OTHER_EXIT)).rejected == {"task9": True}
+
+    def test_a_server_without_memory_is_down_until_it_can_be_written(
+        self, server, quick, run, running_reactor, caplog
+    ):
+        caplog.set_level("INFO", "scrapy_ezcaptcha")
+        server.client.flushall()
+        ours, theirs = (Process(RedisBackend(server.url), running_reactor) for _ in range(2))
+
+        async def scenario():
+            await ours.sharing.refresh(PLACE)
+            server.client.config_set("maxmemory", 1)
+            ours.known.add(clearance())
+            ours.sharing.write_soon()
+            for _ in range(20):
+                await sleep(running_reactor, 0.02)
+                await ours.sharing.refresh(PLACE)
+            said = [record.message for record in caplog.records]
+            is_down = ours.sharing.is_down
+            server.client.config_set("maxmemory", 0)
+            while "answers again" not in caplog.text:
+                await sleep(running_reactor, 0.02)
+            await theirs.sharing.refresh(PLACE)
+            await close(ours, theirs)
+            return said, is_down, theirs.ids()
+
+        try:
+            said, is_down, learned = run(scenario)
+        finally:
+            server.client.config_set("maxmemory", 0)
+        assert is_down
+        assert len(said) == 1
+        assert "(OutOfMemoryError: command not allowed when used memory > 'maxmemory'.)" in said[0]
+        assert learned == ["task1"]
+
+    def test_a_store_that_comes_and_goes_is_a_warning_once_a_minute(self, two, run, caplog):
+        ours, theirs, backend, reactor = two
+        caplog.set_level("INFO", "scrapy_ezcaptcha")
+
+        async def scenario():
+            for count in range(1, 4):
+                backend.is_down = True
+                await ours.sharing.refresh(PLACE, is_urgent=True)
+                backend.is_down = False
+                while caplog.text.count("answers again") < count:
+                    await sleep(reactor, 0.01)
+            await close(ours, theirs)
+
+        run(scenario)
+        levels = [record.levelname for record in caplog.records]
+        assert levels == ["WARNING", *["INFO"] * 5]
+
+    def test_who_wants_to_solve_waits_a_little_for_a_store_that_is_away(self, two, run):
+        ours, theirs, backend, reactor = two
+
+        async def scenario():
+            ours.known.add(clearance())
+            await ours.sharing.refresh(PLACE)
+            backend.is_down = True
+            for crawl in (ours, theirs):
+                await crawl.sharing.refresh(PLACE, is_urgent=True)
+            backend.fields.clear()
+            reactor.callLater(0.1, setattr, backend, "is_down", False)
+            assert await theirs.sharing.is_available(PLACE)
+            lease = await theirs.sharing.acquire(PLACE)
+            lease.release()
+            await close(ours, theirs)
+            return theirs.ids()
+
+        assert run(scenario) == ["task1"]  # it was written again before theirs would have paid
+
+    def test_who_wants_to_solve_does_not_wait_for_long(self, two, run, monkeypatch):
+        monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.1)
+        ours, theirs, backend, _ = two
+
+        async def scenario():
+            backend.is_down = True
+            await ours.sharing.refresh(PLACE)
+            return await ours.sharing.is_available(PLACE)
+
+        assert run(scenario) is False
+        run(lambda: close(ours, theirs))
+
+    def test_a_store_that_forgot_a_lease_hears_of_it_before_another_process_solves(self, two, run):
+        ours, theirs, backend, reactor = two
+
+        async def scenario():
+            lease = await ours.sharing.acquire(PLACE)
+            lease.note_task("task1")
+            assert await theirs.sharing.acquire(PLACE) is None
+            following = Deferred.fromCoroutine(theirs.sharing.follow(PLACE))
+            await sleep(reactor, 0.05)
+            backend.leases_by_place.clear()
+            await sleep(reactor, 0.05)
+            assert not following.called
+            lease.note_task("task1")  # as it does every few seconds
+            ours.known.add(clearance())
+            lease.release()
+            await following
+            await close(ours, theirs)
+            return theirs.ids()
+
+        assert run(scenario) == ["task1"]
+
+    def test_a_lease_that_was_released_while_the_store_was_away_is_released_later(self, two, run):
+        ours, theirs, backend, _ = two
+
+        async def scenario():
+            lease = await ours.sharing.acquire(PLACE)
+            backend.is_down = True
+            lease.release()
+            await ours.sharing.refresh(PLACE, is_urgent=True)
+            backend.is_down = False
+            assert await ours.sharing.is_available(PLACE)
+            theirs_lease = await theirs.sharing.acquire(PLACE)
+            await close(ours, theirs)
+            return theirs_lease is not None
+
+        assert run(scenario)
 
     def test_a_store_that_forgot_everything_is_told_again(self, two, run):
         ours, theirs, backend, _ = two
@@ -684,11 +804,11 @@ class TestSharing:
             await ours.sharing.refresh(PLACE)
             with pytest.raises(StoreError):
                 await ours.sharing.acquire(PLACE)
-            available = ours.sharing.is_available(PLACE)
+            is_down = ours.sharing.is_down
             await close(ours, theirs)
-            return available
+            return is_down
 
-        assert run(scenario) is False
+        assert run(scenario)
 
     def test_what_others_found_useless_counts_here_if_it_was_in_our_time(self, two, run):
         ours, theirs, _, _ = two
@@ -748,8 +868,9 @@ class TestSharing:
         known.add(clearance())
         alone = Sharing(known, None, reactor=Clock(), stats=Stats(), log=LOG)
         assert not alone.is_on
-        assert not alone.is_available(PLACE)
-        for coroutine in (alone.refresh(PLACE), alone.close()):
-            with pytest.raises(StopIteration):
+        assert not alone.is_down
+        for coroutine in (alone.refresh(PLACE), alone.is_available(PLACE), alone.close()):
+            with pytest.raises(StopIteration) as ended:
                 coroutine.send(None)
+            assert not ended.value.value
         assert known.take_changes() == {}  # nor is anything kept for later
