@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearances.clearance import Place
-    from scrapy_ezcaptcha.stores.lease import LeaseState
-    from scrapy_ezcaptcha.stores.store import Store
+    from scrapy_ezcaptcha.stores.lease import LeaseState, Update
 
 
 @dataclass(eq=False)
@@ -82,18 +81,16 @@ class Lease:
         self._release = failure, keep_task
         self.tell(self)
 
-    def report(self) -> Callable[[Store], None]:
+    def report(self) -> list[Update]:
         """Return what the store is to note now: that it is extended, or released.
 
         It may be noted twice, and by a store that has forgotten the lease.
         """
-        place, token, task_id = self.place, self.state.token, self._new_task
+        token, seconds, task_id = self.state.token, self.seconds, self._new_task
         age, release = self.reactor.seconds() - self._created, self._release
-
-        def note(store: Store) -> None:
-            if release is None or release[1]:  # a task is kept that was noted
-                store.extend(place, token, self.seconds, task_id, age)
-            if release is not None:
-                store.release(place, token, release[0], keep_task=release[1])
-
-        return note
+        updates: list[Update] = []
+        if release is None or release[1]:  # a task is kept that was noted
+            updates.append(lambda state, now: state.extended(token, now, seconds, task_id, age))
+        if release is not None:
+            updates.append(lambda state, _: state.released(token, *release))
+        return updates

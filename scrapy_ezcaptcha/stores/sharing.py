@@ -6,24 +6,26 @@ what others know is read into memory. While the store does not answer, memory al
 
 from __future__ import annotations
 
-import time
 from dataclasses import KW_ONLY, InitVar, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from scrapy.utils.defer import maybe_deferred_to_future
-from twisted.internet.defer import DeferredLock, fail, succeed
+from twisted.internet.defer import fail, succeed
 from twisted.internet.task import deferLater
 
 from scrapy_ezcaptcha.clearances.record import Record
 from scrapy_ezcaptcha.errors import FailedElsewhere
-from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.stores.batch import Batch
+from scrapy_ezcaptcha.stores.foreign import ForeignClearances
 from scrapy_ezcaptcha.stores.leasing import Lease
+from scrapy_ezcaptcha.stores.looks import Looks
 from scrapy_ezcaptcha.stores.store import StoreError
 from scrapy_ezcaptcha.stores.thread import StoreThread, within
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.defer import Deferred
@@ -31,19 +33,15 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
     from scrapy_ezcaptcha.clearances.known import KnownClearances
+    from scrapy_ezcaptcha.stores.lease import LeaseState, Update
     from scrapy_ezcaptcha.stores.store import Store, View
 
 T = TypeVar("T")
+_Updates: TypeAlias = "Sequence[tuple[Place, Update]]"
+_Updated: TypeAlias = "Sequence[tuple[LeaseState | None, View]]"
 
-_FRESH_SECONDS = 0.25  # what was read of a place counts as new for so long
 _FOLLOW_SECONDS = 0.5  # between two looks at a solve of another process
 
-# So many clearances of other processes may fail here in a row, each at an age at which few
-# sites end them.
-_MAX_DISAPPOINTMENTS = 3
-_YOUNG_SECONDS = 300.0
-
-_MAX_ENTRIES = 10_000
 _MAX_CAUGHT_UP = 1000  # places, of which a store that was away is told at once
 
 # At the end, what changed is to be written within so many seconds.
@@ -79,11 +77,12 @@ class Sharing:
             # A crawl that is forced to stop sends no spider_closed; its reactor stops.
             add_trigger = self.reactor.addSystemEventTrigger
             self._trigger = add_trigger("before", "shutdown", self._reactor_stops)
-        self._leases: set[Lease] = set()  # of this process, and not known to be released
-        self._reading = DeferredLock()
-        self._read_at: Lru[Place, float] = Lru(_MAX_ENTRIES)
-        self._foreign: Lru[str, bool] = Lru(_MAX_ENTRIES)
-        self._disappointments: Lru[Place, int] = Lru(_MAX_ENTRIES)
+        # The leases of this process, and how often each had news for the store; without those of
+        # whose release it knows.
+        self._leases: dict[Lease, int] = {}
+        self._updates = Batch(self._update_leases, self.reactor)
+        self._looks = Looks(self._read, self.known.is_quiet, self.reactor)
+        self._foreign = ForeignClearances(self.log)
 
     @property
     def is_on(self) -> bool:
@@ -105,18 +104,16 @@ class Sharing:
         return self._is_shared(place) and not self.is_down
 
     async def refresh(self, place: Place, *, is_urgent: bool = False) -> None:
-        """Learn what others know of *place*; unless *is_urgent*, not if that was done just now."""
-        if not self._is_shared(place):
+        """Learn what others know of *place*, if *is_urgent* just now.
+
+        Else what was learnt shortly before is enough, and a slow store is not waited for.
+        """
+        if self.is_down or not self._is_shared(place):
             return
         if is_urgent:
-            await self._read(place)
-        elif not self._is_fresh(place):
-            await maybe_deferred_to_future(self._reading.acquire())
-            try:
-                if not self._is_fresh(place):
-                    await self._read(place)
-            finally:
-                self._reading.release()
+            await self._looks.look(place)
+        else:
+            await self._looks.refresh(place)
 
     async def acquire(self, place: Place, part: str | None = None) -> Lease | None:
         """Acquire the lease on *place*, or on *part* of it; None while another process holds it.
@@ -124,17 +121,22 @@ class Sharing:
         A part is a host, a path or a page that is solved for by itself. Either way, what others
         know of *place* is in memory then. Raises StoreError if the store does not answer.
         """
-        leased = _leased(place, part)
-        state, view = await self._ask(
-            lambda store: (store.acquire(leased, self.lease_seconds), store.get(place))
+        leased, seconds = _leased(place, part), self.lease_seconds
+        acquired, unchanged = await maybe_deferred_to_future(
+            self._updates.add(
+                [
+                    (leased, lambda state, now: state.acquired(now, seconds)),
+                    (place, lambda _state, _now: None),
+                ]
+            )
         )
-        self._learn(place, view)
-        if state is None:
+        self._learn(place, unchanged[1])
+        if acquired[0] is None:
             return None
         lease = Lease(
-            leased, state, seconds=self.lease_seconds, tell=self._tell_of, reactor=self.reactor
+            leased, acquired[0], seconds=seconds, tell=self._tell_of, reactor=self.reactor
         )
-        self._leases.add(lease)
+        self._leases[lease] = 0
         return lease
 
     async def follow(self, place: Place, part: str | None = None) -> None:
@@ -145,7 +147,7 @@ class Sharing:
         followed: int | None = None
         forgotten_at: float | None = None
         while True:
-            view = await self._read(_leased(place, part))
+            view = await self._looks.look(_leased(place, part))
             if view is None:
                 if await self.is_available(place):
                     continue
@@ -165,33 +167,19 @@ class Sharing:
             followed = followed or holder
             await maybe_deferred_to_future(deferLater(self.reactor, _FOLLOW_SECONDS))
         if part is not None:
-            await self._read(place)
+            await self._looks.look(place)
 
     def write_soon(self) -> None:
         """Write what changed; nobody waits for it."""
         self._call(lambda _: None).addErrback(lambda failure: failure.trap(StoreError))
 
     def note_first_use(self, clearance: Clearance, *, works: bool) -> None:
-        """Note whether *clearance*, when it was first used here, got a request through.
-
-        If one proxy URL is another address for each process, the clearances of the others never
-        work here, and all would pay in turn. After some of those this process goes on alone.
-        """
-        place = clearance.place
+        """Note whether *clearance*, when it was first used here, got a request through."""
         if works:
-            self._disappointments.pop(place)
+            self._foreign.worked(clearance)
             self.write_soon()  # whoever it fails for is to know that it was of use
-        elif self._foreign.pop(clearance.id) and time.time() - clearance.created < _YOUNG_SECONDS:
-            count = (self._disappointments.get(place) or 0) + 1
-            self._disappointments.put(place, count)
-            if count == _MAX_DISAPPOINTMENTS:
-                self.log.warning(
-                    "Clearances that other processes bought for %s through %s do not work here;"
-                    " this process no longer shares them. Does each process get another address"
-                    " from the proxy?",
-                    place[0],
-                    place[1].address,
-                )
+        else:
+            self._foreign.failed(clearance)
 
     async def close(self) -> None:
         """Write what changed, and close the store; what takes too long is given up."""
@@ -211,51 +199,68 @@ class Sharing:
                 for lease in list(self._leases):
                     if not lease.is_released:  # the crawl is forced to stop
                         lease.release(keep_task=True)
-                written = self._write(thread.attempt, self._report_leases())
+                reports = self._reports()
+                written = self._write(thread.attempt, lambda store: store.update(reports))
                 written.addErrback(lambda failure: failure.trap(StoreError))
                 self._thread, closed = None, thread.close()
             self._closing = closed
         return self._closing
 
     def _is_shared(self, place: Place) -> bool:
-        return self.is_on and (self._disappointments.get(place) or 0) < _MAX_DISAPPOINTMENTS
+        return self.is_on and self._foreign.work_at(place)
 
-    def _is_fresh(self, place: Place) -> bool:
-        read_at = self._read_at.get(place)
-        return read_at is not None and self.reactor.seconds() - read_at < _FRESH_SECONDS
+    def _read(self, places: Sequence[Place]) -> Deferred[Mapping[Place, View]]:
+        """Learn what others know of *places*; nothing if the store is down."""
 
-    async def _read(self, place: Place) -> View | None:
-        """Learn what others know of *place*; None if the store is down."""
-        try:
-            view = await self._ask(lambda store: store.get(place))
-        except StoreError:
-            return None
-        self._learn(place, view)
-        return view
+        def learn(views: list[View]) -> Mapping[Place, View]:
+            for place, view in zip(places, views, strict=True):
+                self._learn(place, view)
+            return dict(zip(places, views, strict=True))
+
+        def failed(failure: Failure) -> Mapping[Place, View]:
+            failure.trap(StoreError)
+            return {}
+
+        return self._call(lambda store: store.get_all(places)).addCallbacks(learn, failed)
 
     def _learn(self, place: Place, view: View) -> None:
-        knew_place = self._read_at.get(place) is not None
-        self._read_at.put(place, self.reactor.seconds())
+        knew_place = self._looks.has_seen(place)
         records, rejected, _, _ = view
         new, useless = self.known.learn(place, records, rejected)
+        self._looks.seen(place)
         for clearance_id in new:
-            self._foreign.put(clearance_id, True)
+            self._foreign.learnt(clearance_id)
             self.stats.inc_value("ezcaptcha/clearances/shared")
         is_news = knew_place and not self.known.serves(place)  # else before, or of one path
         for _ in useless if is_news else ():
             self.on_useless(place, "its clearance was rejected at once, in another process")
 
+    def _update_leases(self, items: list[_Updates]) -> Deferred[list[_Updated]]:
+        """Carry out updates of leases together."""
+        updates = [update for item in items for update in item]
+
+        def by_item(results: _Updated) -> list[_Updated]:
+            left = iter(results)
+            return [list(islice(left, len(item))) for item in items]
+
+        return self._call(lambda store: store.update(updates)).addCallback(by_item)
+
     def _tell_of(self, lease: Lease) -> None:
         """Have the store note what is new about *lease*; nobody waits for it."""
-        told = self._call(lease.report())
-        if lease.is_released:
-            told.addCallback(lambda _: self._leases.discard(lease))
+        number = self._leases[lease] = self._leases.get(lease, 0) + 1
+        told = self._updates.add([(lease.place, update) for update in lease.report()])
+        told.addCallback(lambda _: self._told_of({lease: number}))
         told.addErrback(lambda failure: failure.trap(StoreError))
 
-    async def _ask(self, work: Callable[[Store], T]) -> T:
-        """Return the result of *work*; raise StoreError if there is no store, or it is down."""
-        result: T = await maybe_deferred_to_future(self._call(work))
-        return result
+    def _told_of(self, leases: Mapping[Lease, int]) -> None:
+        """Forget leases of whose release the store knows."""
+        for lease, number in leases.items():
+            if lease.is_released and self._leases.get(lease) == number:
+                del self._leases[lease]
+
+    def _reports(self) -> _Updates:
+        """Return what the store is to note of all leases."""
+        return [(lease.place, update) for lease in self._leases for update in lease.report()]
 
     def _call(self, work: Callable[[Store], T]) -> Deferred[T]:
         """Have the store write what changed, and then do *work*."""
@@ -280,9 +285,13 @@ class Sharing:
 
         def write_and_work(store: Store) -> T:
             store.put(*(change for _, _, change in news if isinstance(change, Record)))
-            for place, clearance_id, change in news:
-                if not isinstance(change, Record):
-                    store.reject(place, clearance_id, unused=change)
+            store.drop(
+                [
+                    (store.name_of(place), clearance_id, change)
+                    for place, clearance_id, change in news
+                    if isinstance(change, bool)
+                ]
+            )
             return work(store)
 
         def failed(failure: Failure) -> Failure:
@@ -291,28 +300,19 @@ class Sharing:
 
         return call(write_and_work).addErrback(failed)
 
-    def _report_leases(self) -> Callable[[Store], None]:
-        reports = [lease.report() for lease in self._leases]
-
-        def report_all(store: Store) -> None:
-            for report in reports:
-                report(store)
-
-        return report_all
-
     async def _catch_up(self) -> None:
         """Write to a store that was away what it does not have, and learn what others wrote."""
         if self._thread is None:
             return
         attempt, places = self._thread.attempt, self.known.places(_MAX_CAUGHT_UP)
-        leases, report = list(self._leases), self._report_leases()
+        leases, reports = dict(self._leases), self._reports()
 
         def report_and_read(store: Store) -> list[View]:
-            report(store)
+            store.update(reports)
             return store.get_all(places)
 
         views = await maybe_deferred_to_future(self._write(attempt, report_and_read))
-        self._leases.difference_update(lease for lease in leases if lease.is_released)
+        self._told_of(leases)
         for place, view in zip(places, views, strict=True):
             self._learn(place, view)
         await maybe_deferred_to_future(self._write(attempt, lambda _: None))

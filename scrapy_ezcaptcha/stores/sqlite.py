@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from scrapy_ezcaptcha.stores.store import Contents
+    from scrapy_ezcaptcha.stores.store import Contents, Rejection
 
 # Others write for microseconds; a process that is locked out for so long has a problem.
 _BUSY_SECONDS = 2.0
@@ -62,18 +62,20 @@ class SqliteBackend:
         with self._transaction() as file:
             file.executemany("INSERT OR REPLACE INTO fields VALUES (?, ?, ?, ?)", rows)
 
-    def reject(self, place: str, clearance_id: str, *, unused: bool, fields: Iterable[str]) -> None:
-        rows = [(place, name) for name in fields]
-        rejected = (place, clearance_id, unused, self._clock() + REJECTED_SECONDS)
+    def reject(self, rejections: Sequence[Rejection]) -> None:
+        until = self._clock() + REJECTED_SECONDS
+        rows = [(one.place, name) for one in rejections for name in one.fields]
+        rejected = [(one.place, one.clearance_id, one.unused, until) for one in rejections]
         with self._transaction() as file:
             file.executemany("DELETE FROM fields WHERE place = ? AND name = ?", rows)
-            file.execute("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", rejected)
+            file.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", rejected)
 
-    def update_lease(self, place: str, change: Callable[[str | None, float], str | None]) -> None:
+    def update_leases(self, changes: Mapping[str, Callable[[Contents], str | None]]) -> None:
         with self._transaction() as file:
-            lease = change(_lease(file, place), self._clock())
-            if lease is not None:
-                file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", (place, lease))
+            for place, change in changes.items():
+                lease = change(_contents(file, place, self._clock()))
+                if lease is not None:
+                    file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", (place, lease))
 
     def leases(self) -> Iterable[str]:
         with self._opened() as file:
@@ -125,12 +127,8 @@ def _contents(file: sqlite3.Connection, place: str, now: float) -> Contents:
         "SELECT id, unused FROM rejected WHERE place = ? AND until > ?", (place, now)
     ).fetchall()
     rejections = {clearance_id: bool(unused) for clearance_id, unused in rejected}
-    return dict(fields), rejections, _lease(file, place), now
-
-
-def _lease(file: sqlite3.Connection, place: str) -> str | None:
-    row = file.execute("SELECT state FROM leads WHERE place = ?", (place,)).fetchone()
-    return row[0] if row else None
+    lease = file.execute("SELECT state FROM leads WHERE place = ?", (place,)).fetchone()
+    return dict(fields), rejections, lease[0] if lease else None, now
 
 
 def open_private(path: Path) -> sqlite3.Connection:

@@ -89,17 +89,18 @@ class MemoryBackend:
         for place, fields in places.items():
             self.fields.setdefault(place, {}).update(fields)
 
-    def reject(self, place, clearance_id, *, unused, fields):
+    def reject(self, rejections):
         self.check()
-        self.rejected.setdefault(place, {})[clearance_id] = unused
-        for name in fields:
-            self.fields[place].pop(name, None)
+        for place, clearance_id, unused, fields in rejections:
+            self.rejected.setdefault(place, {})[clearance_id] = unused
+            for name in fields:
+                self.fields[place].pop(name, None)
 
-    def update_lease(self, place, change):
-        self.check()
-        lease = change(self.leases_by_place.get(place), self.clock())
-        if lease is not None:
-            self.leases_by_place[place] = lease
+    def update_leases(self, changes):
+        for place, change in changes.items():
+            lease = change(self.read([place])[0])
+            if lease is not None:
+                self.leases_by_place[place] = lease
 
     def leases(self):
         self.check()

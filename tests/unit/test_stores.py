@@ -26,7 +26,7 @@ from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.clearances.record import Location, Record
 from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.stores import Store, StoreError, sharing, thread
+from scrapy_ezcaptcha.stores import Store, StoreError, looks, sharing, thread
 from scrapy_ezcaptcha.stores.lease import TASK_SECONDS, LeaseState, SolveFailure
 from scrapy_ezcaptcha.stores.records import fields_of, records_in
 from scrapy_ezcaptcha.stores.redis import RedisBackend
@@ -544,7 +544,8 @@ def quick(monkeypatch):
         monkeypatch.setattr(thread, name, 0.02)
     monkeypatch.setattr(thread, "_SETTLE_SECONDS", 0.1)
     monkeypatch.setattr(sharing, "_FOLLOW_SECONDS", 0.01)
-    monkeypatch.setattr(sharing, "_FRESH_SECONDS", 0.0)
+    for name in ("_PAUSE_SECONDS", "_MAX_PAUSE_SECONDS", "_MIN_AGE"):  # each look is awaited
+        monkeypatch.setattr(looks, name, 0)
 
 
 class Process:
