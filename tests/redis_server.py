@@ -103,7 +103,8 @@ class SlowProxy:
                 if seconds:
                     time.sleep(seconds)
                     with suppress(BlockingIOError):  # the rest of the answer
-                        data += source.recv(1 << 20, socket.MSG_DONTWAIT)
+                        while more := source.recv(1 << 20, socket.MSG_DONTWAIT):
+                            data += more
                     self.round_trips += 1
                 to.sendall(data)
             to.shutdown(socket.SHUT_RDWR)

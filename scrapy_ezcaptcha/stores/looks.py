@@ -27,15 +27,19 @@ _MAX_PAUSE_SECONDS = 4.0  # the same where nothing is known and nobody was chall
 # a store that answers slowly makes a crawl slower by a fortieth at most.
 _MIN_AGE = 40
 
+# After so many places in a row of which nothing was known, the first request to a further one
+# does not wait, if the store takes longer than this.
+_MAX_NOTHING = 16
+_SLOW_SECONDS = 0.02
+
 _MAX_PLACES = 10_000
 
 
 class Look(NamedTuple):
-    """When a place was last looked at; the pause after that; whether it was quiet then."""
+    """When a place was last looked at, and the pause after that."""
 
     at: float
     pause: float
-    was_quiet: bool
 
 
 @dataclass(eq=False)
@@ -56,6 +60,7 @@ class Looks:
         self._wanted: dict[Place, list[Deferred[View | None]]] = {}
         self._next: Any = None  # the call that begins the next look
         self._is_under_way = False
+        self._found_nothing = 0  # at how many first looks in a row
         self._ended_at = 0.0
         self._seconds = 0.0  # which the last look took
 
@@ -65,27 +70,34 @@ class Looks:
 
     def seen(self, place: Place) -> None:
         """Note that *place* was looked at just now."""
-        last, is_quiet, pause = self._last.get(place), self.is_quiet(place), _PAUSE_SECONDS
-        if is_quiet and last is not None:
+        last, is_quiet = self._last.get(place), self.is_quiet(place)
+        pause = _PAUSE_SECONDS
+        if last is None:
+            self._found_nothing = self._found_nothing + 1 if is_quiet else 0
+        elif is_quiet:
             pause = min(2 * last.pause, _MAX_PAUSE_SECONDS)
-        self._last.put(place, Look(self.reactor.seconds(), pause, is_quiet))
+        self._last.put(place, Look(self.reactor.seconds(), pause))
 
     async def refresh(self, place: Place) -> None:
         """Have *place* looked at, if it is due.
 
-        Waits for that only if the last look says nothing any more: there was none, it was long
-        ago, or somebody was challenged since, for the first time.
+        Waits for that only if it was never looked at, or long ago. After many places in a row of
+        which a slow store knew nothing, not for a new one either: it is seldom worth it.
         """
         last = self._last.get(place)
-        if last is None or (last.was_quiet and not self.is_quiet(place)):
-            await self.look(place)
+        if last is None:
+            is_slow = self._seconds > _SLOW_SECONDS
+            if is_slow and self._found_nothing >= _MAX_NOTHING and self.is_quiet(place):
+                self._look_later(place)
+            else:
+                await self.look(place)
             return
         age = self.reactor.seconds() - last.at
-        if age >= max(last.pause, _MIN_AGE * self._seconds):
+        pause = last.pause if self.is_quiet(place) else _PAUSE_SECONDS
+        if age >= max(pause, _MIN_AGE * self._seconds):
             await self.look(place)
-        elif age >= last.pause and place not in self._wanted:
-            self._wanted[place] = []
-            self._begin_in(self._ended_at + _PAUSE_SECONDS - self.reactor.seconds())
+        elif age >= pause:
+            self._look_later(place)
 
     async def look(self, place: Place) -> View | None:
         """Return what the store knows of *place*, from now on; None if it does not answer."""
@@ -93,6 +105,12 @@ class Looks:
         self._wanted.setdefault(place, []).append(answer)
         self._begin_in(0.0)
         return await maybe_deferred_to_future(answer)
+
+    def _look_later(self, place: Place) -> None:
+        """Have *place* looked at with the next ones."""
+        if place not in self._wanted:
+            self._wanted[place] = []
+            self._begin_in(self._ended_at + _PAUSE_SECONDS - self.reactor.seconds())
 
     def _begin_in(self, seconds: float) -> None:
         """Begin the next look in so many seconds at the latest, once none is under way."""

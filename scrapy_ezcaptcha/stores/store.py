@@ -143,13 +143,14 @@ class Store:
 
     def drop(self, clearances: Sequence[tuple[str, str, bool]]) -> None:
         """Do the same for clearances with the names of their places."""
+        if not clearances:
+            return
         contents = self._backend.read([name for name, _, _ in clearances])
         rejections = [
             Rejection(*one, fields_about(one[1], fields))
             for one, (fields, *_) in zip(clearances, contents, strict=True)
         ]
-        if rejections:
-            self._backend.reject(rejections)
+        self._backend.reject(rejections)
 
     def acquire(self, place: Place, seconds: float) -> LeaseState | None:
         """Acquire the lease on *place* for *seconds*; None while another process holds it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -60,7 +61,7 @@ def crawler_with(downloader, engine_slot=None):
 
 
 class MemoryBackend:
-    """Keeps strings in memory; the test may take it down."""
+    """Keeps strings in memory; the test may take it down, or have it not answer for a while."""
 
     def __init__(self, clock=lambda: 0.0):
         self.clock = clock
@@ -68,12 +69,16 @@ class MemoryBackend:
         self.rejected = {}
         self.leases_by_place = {}
         self.is_down = False
+        self.answers = threading.Event()
+        self.answers.set()
+        self.reads = []
 
     def __str__(self):
         return "memory"
 
     def read(self, places):
         self.check()
+        self.reads.append(places)
         return [
             (
                 dict(self.fields.get(place, {})),
@@ -97,8 +102,10 @@ class MemoryBackend:
                 self.fields[place].pop(name, None)
 
     def update_leases(self, changes):
-        for place, change in changes.items():
-            lease = change(self.read([place])[0])
+        for (place, change), contents in zip(
+            changes.items(), self.read(list(changes)), strict=True
+        ):
+            lease = change(contents)
             if lease is not None:
                 self.leases_by_place[place] = lease
 
@@ -111,6 +118,7 @@ class MemoryBackend:
         yield from self.fields.items()
 
     def check(self):
+        self.answers.wait(10)
         if self.is_down:
             raise StoreError("it is down")
 

@@ -797,9 +797,132 @@ class TestSharing:
 
         assert run(scenario) == ["task1"]
 
+    def test_first_looks_at_many_places_are_one_call(self, two, run):
+        ours, theirs, backend, _ = two
+        places = [(f"{number}.example", EXIT) for number in range(50)]
+
+        async def scenario():
+            theirs.known.add(replace(clearance(), zone="7.example"))
+            await theirs.sharing.close()
+            backend.reads.clear()
+            looks = [Deferred.fromCoroutine(ours.sharing.refresh(place)) for place in places]
+            for look in looks:
+                await look
+            await close(ours)
+
+        run(scenario)
+        assert [len(names) for names in backend.reads] == [50]
+        assert len(ours.known.records(places[7])) == 1
+
+    def test_solves_of_many_places_are_noted_together(self, two, run):
+        ours, theirs, backend, reactor = two
+        places = [(f"{number}.example", EXIT) for number in range(50)]
+
+        async def scenario():
+            acquired = [Deferred.fromCoroutine(ours.sharing.acquire(place)) for place in places]
+            leases = [await each for each in acquired]
+            for number, lease in enumerate(leases):
+                lease.note_task(f"task{number}")
+            noted = [None]
+            while None in noted:
+                await sleep(reactor, 0.01)
+                states = map(LeaseState.from_json, list(backend.leases_by_place.values()))
+                noted = [state.task_id for state in states]
+            await close(ours, theirs)
+            return sorted(noted)
+
+        assert run(scenario) == sorted(f"task{number}" for number in range(50))
+        assert [len(set(names)) for names in backend.reads[:2]] == [50, 50]
+
+    def test_a_task_that_was_noted_just_now_is_in_the_store_after_the_end(self, two, run):
+        ours, theirs, _, _ = two
+
+        async def scenario():
+            lease = await ours.sharing.acquire(PLACE)
+            lease.release(keep_task=True)
+            await ours.sharing.refresh(PLACE)
+            lease.note_task("task1")  # a call that created it has ended
+            lease.release(keep_task=True)
+            await close(ours)
+            lease = await theirs.sharing.acquire(PLACE)
+            await close(theirs)
+            return lease.task_id
+
+        assert run(scenario) == "task1"
+
+    def test_a_request_to_a_known_place_does_not_wait_for_a_slow_store(self, two, run, monkeypatch):
+        monkeypatch.setattr(looks, "_MIN_AGE", 1e9)
+        ours, theirs, backend, reactor = two
+
+        async def scenario():
+            ours.known.add(clearance())
+            await ours.sharing.refresh(PLACE)
+            backend.answers.clear()
+            waiting = [Deferred.fromCoroutine(ours.sharing.refresh(PLACE)) for _ in range(3)]
+            assert all(one.called for one in waiting)
+            theirs.known.add(clearance(2))
+            backend.answers.set()
+            await theirs.sharing.refresh(PLACE)
+            while ours.ids() != ["task1", "task2"]:
+                await Deferred.fromCoroutine(ours.sharing.refresh(PLACE))
+                await sleep(reactor, 0.01)
+            await close(ours, theirs)
+
+        run(scenario)
+
+    def test_where_nobody_is_challenged_the_store_is_asked_less_and_less_often(
+        self, two, run, monkeypatch
+    ):
+        monkeypatch.setattr(looks, "_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr(looks, "_MAX_PAUSE_SECONDS", 1000)
+        ours, theirs, backend, reactor = two
+
+        async def look_often():
+            backend.reads.clear()
+            for _ in range(100):
+                await ours.sharing.refresh(PLACE)
+                await sleep(reactor, 0.01)
+            return len(backend.reads)
+
+        async def scenario():
+            quiet = await look_often()
+            ours.known.note_challenge(HERE)
+            busy = await look_often()
+            await close(ours, theirs)
+            return quiet, busy
+
+        quiet, busy = run(scenario)
+        assert quiet < 15  # 2 to that number of pauses
+        assert busy > 2 * quiet
+
+    def test_where_a_slow_store_knows_nothing_new_places_are_not_waited_for(
+        self, two, run, monkeypatch
+    ):
+        monkeypatch.setattr(looks, "_SLOW_SECONDS", 0)
+        monkeypatch.setattr(looks, "_MIN_AGE", 1e9)
+        ours, theirs, backend, reactor = two
+        places = [(f"{number}.example", EXIT) for number in range(20)]
+
+        async def scenario():
+            for place in places:
+                await ours.sharing.refresh(place)
+            theirs.known.add(clearance())
+            await theirs.sharing.refresh(PLACE)
+            backend.answers.clear()
+            assert Deferred.fromCoroutine(ours.sharing.refresh(PLACE)).called
+            backend.answers.set()
+            while not ours.ids():
+                await sleep(reactor, 0.01)
+            other = Deferred.fromCoroutine(ours.sharing.refresh((ZONE, OTHER_EXIT)))
+            is_awaited = not other.called  # again, because something was known
+            await close(ours, theirs)
+            return is_awaited
+
+        assert run(scenario)
+
     def test_a_bug_of_a_store_is_no_bug_of_the_crawl(self, two, run, monkeypatch):
         ours, theirs, backend, _ = two
-        monkeypatch.setattr(backend, "read", lambda place: 1 / 0)
+        monkeypatch.setattr(backend, "read", lambda places: 1 / 0)
 
         async def scenario():
             await ours.sharing.refresh(PLACE)
