@@ -6,7 +6,7 @@ All places that are due are asked about in one call, and one call is under way a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
@@ -35,6 +35,9 @@ _SLOW_SECONDS = 0.02
 _MAX_PLACES = 10_000
 
 
+_Answers: TypeAlias = "dict[Place, list[Deferred[View | None]]]"
+
+
 class Look(NamedTuple):
     """When a place was last looked at, and the pause after that."""
 
@@ -57,8 +60,9 @@ class Looks:
 
     def __post_init__(self) -> None:
         self._last: Lru[Place, Look] = Lru(_MAX_PLACES)
-        self._wanted: dict[Place, list[Deferred[View | None]]] = {}
+        self._wanted: _Answers = {}
         self._next: Any = None  # the call that begins the next look
+        self._asked: _Answers = {}  # by the look under way
         self._is_under_way = False
         self._found_nothing = 0  # at how many first looks in a row
         self._ended_at = 0.0
@@ -90,13 +94,13 @@ class Looks:
             if is_slow and self._found_nothing >= _MAX_NOTHING and self.is_quiet(place):
                 self._look_later(place)
             else:
-                await self.look(place)
+                await self._look_or_join(place)
             return
         age = self.reactor.seconds() - last.at
         pause = last.pause if self.is_quiet(place) else _PAUSE_SECONDS
         if age >= max(pause, _MIN_AGE * self._seconds):
-            await self.look(place)
-        elif age >= pause:
+            await self._look_or_join(place)
+        elif age >= pause and place not in self._asked:
             self._look_later(place)
 
     async def look(self, place: Place) -> View | None:
@@ -105,6 +109,16 @@ class Looks:
         self._wanted.setdefault(place, []).append(answer)
         self._begin_in(0.0)
         return await maybe_deferred_to_future(answer)
+
+    async def _look_or_join(self, place: Place) -> None:
+        """Look at *place*, or wait for the look at it that is under way."""
+        answers = self._asked.get(place)
+        if answers is None:
+            await self.look(place)
+            return
+        answer: Deferred[View | None] = Deferred()
+        answers.append(answer)
+        await maybe_deferred_to_future(answer)
 
     def _look_later(self, place: Place) -> None:
         """Have *place* looked at with the next ones."""
@@ -123,20 +137,22 @@ class Looks:
             self._next.reset(max(seconds, 0.0))
 
     def _begin(self) -> None:
-        wanted, self._wanted = self._wanted, {}
+        asked = self._asked = self._wanted
+        self._wanted = {}
         self._next, self._is_under_way = None, True
         began = self.reactor.seconds()
 
         def ended(result: Mapping[Place, View] | Failure) -> Any:
             views = {} if isinstance(result, Failure) else result
-            self._is_under_way, self._ended_at = False, self.reactor.seconds()
+            self._asked, self._is_under_way = {}, False
+            self._ended_at = self.reactor.seconds()
             self._seconds = self._ended_at - began
             if self._wanted:
                 is_awaited = any(self._wanted.values())
                 self._begin_in(0.0 if is_awaited else _PAUSE_SECONDS)
-            for place, answers in wanted.items():
+            for place, answers in asked.items():
                 for answer in answers:
                     answer.callback(views.get(place))
             return result
 
-        self.read(list(wanted)).addBoth(ended)
+        self.read(list(asked)).addBoth(ended)

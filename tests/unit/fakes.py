@@ -71,6 +71,7 @@ class MemoryBackend:
         self.is_down = False
         self.answers = threading.Event()
         self.answers.set()
+        self.asked = False
         self.reads = []
 
     def __str__(self):
@@ -118,6 +119,7 @@ class MemoryBackend:
         yield from self.fields.items()
 
     def check(self):
+        self.asked = True
         self.answers.wait(10)
         if self.is_down:
             raise StoreError("it is down")

@@ -798,15 +798,21 @@ class TestSharing:
         assert run(scenario) == ["task1"]
 
     def test_first_looks_at_many_places_are_one_call(self, two, run):
-        ours, theirs, backend, _ = two
+        ours, theirs, backend, reactor = two
         places = [(f"{number}.example", EXIT) for number in range(50)]
 
         async def scenario():
             theirs.known.add(replace(clearance(), zone="7.example"))
             await theirs.sharing.close()
             backend.reads.clear()
-            looks = [Deferred.fromCoroutine(ours.sharing.refresh(place)) for place in places]
-            for look in looks:
+            backend.asked = False
+            backend.answers.clear()
+            waiting = [Deferred.fromCoroutine(ours.sharing.refresh(place)) for place in places]
+            while not backend.asked:
+                await sleep(reactor, 0.01)
+            waiting += [Deferred.fromCoroutine(ours.sharing.refresh(place)) for place in places]
+            backend.answers.set()
+            for look in waiting:
                 await look
             await close(ours)
 
