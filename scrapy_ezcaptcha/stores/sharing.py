@@ -41,6 +41,7 @@ _Updates: TypeAlias = "Sequence[tuple[Place, Update]]"
 _Updated: TypeAlias = "Sequence[tuple[LeaseState | None, View]]"
 
 _FOLLOW_SECONDS = 0.5  # between two looks at a solve of another process
+_WRITE_SECONDS = 0.25  # between two calls that write what changed, if nothing else is to be noted
 
 _MAX_CAUGHT_UP = 1000  # places, of which a store that was away is told at once
 
@@ -81,6 +82,7 @@ class Sharing:
         # whose release it knows.
         self._leases: dict[Lease, int] = {}
         self._updates = Batch(self._update_leases, self.reactor)
+        self._wrote_at = 0.0
         self._looks = Looks(self._read, self.known.is_quiet, self.reactor)
         self._foreign = ForeignClearances(self.log)
 
@@ -171,7 +173,8 @@ class Sharing:
 
     def write_soon(self) -> None:
         """Write what changed; nobody waits for it."""
-        self._call(lambda _: None).addErrback(lambda failure: failure.trap(StoreError))
+        if self.is_on:
+            self._updates.add([]).addErrback(lambda failure: failure.trap(StoreError))
 
     def note_first_use(self, clearance: Clearance, *, works: bool) -> None:
         """Note whether *clearance*, when it was first used here, got a request through."""
@@ -221,7 +224,7 @@ class Sharing:
             failure.trap(StoreError)
             return {}
 
-        return self._call(lambda store: store.get_all(places)).addCallbacks(learn, failed)
+        return self._ask(lambda store: store.get_all(places)).addCallbacks(learn, failed)
 
     def _learn(self, place: Place, view: View) -> None:
         knew_place = self._looks.has_seen(place)
@@ -268,10 +271,17 @@ class Sharing:
             return fail(StoreError("there is none"))
         return self._write(self._thread.call, work)
 
+    def _ask(self, work: Callable[[Store], T]) -> Deferred[T]:
+        """Have the store do *work*, which many may wait for; what changed just now can wait."""
+        if self._thread is None or self.reactor.seconds() - self._wrote_at >= _WRITE_SECONDS:
+            return self._call(work)
+        return self._thread.call(work)
+
     def _write(
         self, call: Callable[[Callable[[Store], T]], Deferred[T]], work: Callable[[Store], T]
     ) -> Deferred[T]:
         """Write what changed by *call*, and do *work*."""
+        self._wrote_at = self.reactor.seconds()
         changes = self.known.take_changes()
         news = [
             (

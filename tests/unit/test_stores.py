@@ -544,6 +544,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(thread, name, 0.02)
     monkeypatch.setattr(thread, "_SETTLE_SECONDS", 0.1)
     monkeypatch.setattr(sharing, "_FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(sharing, "_WRITE_SECONDS", 0)
     for name in ("_PAUSE_SECONDS", "_MAX_PAUSE_SECONDS", "_MIN_AGE"):  # each look is awaited
         monkeypatch.setattr(looks, name, 0)
 
