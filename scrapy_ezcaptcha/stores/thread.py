@@ -97,10 +97,10 @@ class StoreThread:
 
     def until_back(self) -> Deferred[None]:
         """Return a Deferred that fires when the store is up, or has been down for too long."""
-        if self._return is None:
-            return succeed(None)
         left = self._down_since + _PATIENCE_SECONDS - self.reactor.seconds()
-        return within(max(left, 0.0), self._return, self.reactor)
+        if self._return is None or left <= 0:
+            return succeed(None)
+        return within(left, self._return, self.reactor)
 
     def close(self) -> Deferred[None]:
         """Close the store once all calls before have ended; fires then."""
