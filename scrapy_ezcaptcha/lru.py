@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -33,6 +34,10 @@ class Lru(Generic[K, V]):
         if len(self._entries) > self._capacity:
             return self._entries.popitem(last=False)[1]
         return None
+
+    def newest(self, count: int) -> list[K]:
+        """Return at most *count* keys, the one used last first."""
+        return list(islice(reversed(self._entries), count))
 
     def pop(self, key: K) -> V | None:
         """Remove and return the entry of *key*, if it is still there."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +60,51 @@ class RedisServer:
                 return True
         except OSError:
             return False
+
+
+class SlowProxy:
+    """Stands before a server: delays each of its answers, and counts them."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self.round_trips = 0
+        self._server, self._seconds = port, seconds
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = [self._listener]
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+
+    def __enter__(self) -> SlowProxy:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _start(self, work: Any, *arguments: Any) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server))
+                self._sockets += [client, server]
+                self._start(self._pass_on, client, server, 0.0)
+                self._start(self._pass_on, server, client, self._seconds)
+
+    def _pass_on(self, source: socket.socket, to: socket.socket, seconds: float) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 20):
+                if seconds:
+                    time.sleep(seconds)
+                    with suppress(BlockingIOError):  # the rest of the answer
+                        while more := source.recv(1 << 20, socket.MSG_DONTWAIT):
+                            data += more
+                    self.round_trips += 1
+                to.sendall(data)
+            to.shutdown(socket.SHUT_RDWR)

@@ -53,6 +53,7 @@ class KnownClearances:
         self._rejected: Lru[str, bool] = Lru(_MAX_IDS)  # True: no host had ever accepted it
         self._served: Lru[str, bool] = Lru(_MAX_IDS)
         self._challenged: Lru[str, bool] = Lru(_MAX_PATHS)
+        self._challenged_zones: Lru[str, bool] = Lru(_MAX_PATHS)
         self._last_end: Lru[Place, Reason] = Lru(capacity)
         self._low_yield: Lru[Place, tuple[int, int]] = Lru(capacity)
         self._sent = 0
@@ -78,6 +79,10 @@ class KnownClearances:
     def records(self, place: Place) -> Sequence[Record]:
         """Return what is known of the clearances of *place*, the oldest first."""
         return self._places.get(place) or ()
+
+    def places(self, count: int) -> list[Place]:
+        """Return at most *count* places that have clearances, the one used last first."""
+        return self._places.newest(count)
 
     def next_number(self) -> int:
         """Return the number of a request that is sent with a clearance."""
@@ -140,10 +145,15 @@ class KnownClearances:
     def note_challenge(self, location: Location) -> None:
         """Note that *location* challenges."""
         self._challenged.put(location.path, True)
+        self._challenged_zones.put(location.zone, True)
 
     def was_challenged(self, location: Location) -> bool:
         """Whether a request to the path of *location* was ever challenged."""
         return self._challenged.get(location.path) is not None
+
+    def is_quiet(self, place: Place) -> bool:
+        """Whether there is no clearance of *place*, and nobody was ever challenged in its zone."""
+        return not self.records(place) and self._challenged_zones.get(place[0]) is None
 
     def challenged(
         self, location: Location, carried: Clearance, number: int, before: Seen | None

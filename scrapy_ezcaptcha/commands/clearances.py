@@ -55,7 +55,7 @@ def run(settings: BaseSettings, options: Namespace) -> int:
         for name, record in _chosen(store, options.zone, exit):
             count += 1
             if options.drop:
-                store.drop(name, record.clearance.id)
+                store.drop([(name, record.clearance.id, False)])
             stdout().print(_in_words(record))
         stderr().print(f"{count} clearances {'dropped' if options.drop else 'in'} {store}")
         store.close()

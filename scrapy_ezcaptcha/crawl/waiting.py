@@ -111,7 +111,7 @@ class WaitingRequests:
                 self._solve_ended(place)
 
     async def until_room(
-        self, request: Request, place: Hashable, *, is_last: bool, is_challenged: bool
+        self, request: Request, place: Hashable, is_last: bool, *, is_challenged: bool
     ) -> None:
         """Raise TooManyWaiting if *request* would have to wait for *place*, and there is no room.
 

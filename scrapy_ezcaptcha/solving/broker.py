@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.solving.pages import BoughtPages
     from scrapy_ezcaptcha.solving.solver import Solver
     from scrapy_ezcaptcha.solving.warnings import SiteWarnings
-    from scrapy_ezcaptcha.stores.sharing import Lease, Sharing
+    from scrapy_ezcaptcha.stores.leasing import Lease
+    from scrapy_ezcaptcha.stores.sharing import Sharing
 
 Work: TypeAlias = "Coroutine[Any, Any, Any]"
 
@@ -139,10 +140,8 @@ class Broker:
         """
         request = target.request
         if self.requests.is_full and self.known.find(target.location, target.place[1]) is None:
-            was_challenged = self.known.was_challenged(target.location)
-            await self.requests.until_room(
-                request, target.place, is_last=is_last, is_challenged=was_challenged
-            )
+            known = self.known.was_challenged(target.location)
+            await self.requests.until_room(request, target.place, is_last, is_challenged=known)
         if not (self._is_needed(target) or self.requests.is_queue_before(request)):
             return
         with self.requests.hold(request, target.place) as is_outside:
@@ -188,7 +187,7 @@ class Broker:
         """Return a clearance that this process buys, or that another one has bought."""
         place = target.place
         _, only = self._key_for(target)
-        while self.sharing.is_available(place):
+        while await self.sharing.is_available(place):
             try:
                 lease = await self.sharing.acquire(place, only)
             except StoreError:
@@ -244,7 +243,7 @@ class Broker:
     async def _lease_on_page(self, target: Target) -> Lease | None:
         """Return a lease by which the next run continues the task; None without a store."""
         place, page = target.place, target.digest
-        while self.sharing.is_available(place):
+        while await self.sharing.is_available(place):
             with suppress(StoreError):  # then it is no longer available
                 lease = await self.sharing.acquire(place, page)
                 if lease is not None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.service.wire import Solution
-    from scrapy_ezcaptcha.stores.sharing import Lease
+    from scrapy_ezcaptcha.stores.leasing import Lease
 
 
 _MAX_PLACES = 10_000

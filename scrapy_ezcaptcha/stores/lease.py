@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: For so many seconds after a task's creation the service holds its result (the vendor's SDK).
 TASK_SECONDS = 300.0
+
+
+#: What becomes of a lease at a time, in seconds of the store's clock; None if it stays as it is.
+Update: TypeAlias = "Callable[[LeaseState, float], LeaseState | None]"
 
 
 @dataclass(frozen=True)

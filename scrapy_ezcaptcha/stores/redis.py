@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
+from inspect import signature
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from scrapy_ezcaptcha.errors import redact
 from scrapy_ezcaptcha.stores.store import KEPT_SECONDS, REJECTED_SECONDS, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from scrapy_ezcaptcha.stores.store import Contents
+    from scrapy_ezcaptcha.stores.store import Contents, Rejection
 
 #: What all keys begin with.
 PREFIX = "ezcaptcha:"
@@ -24,6 +28,22 @@ PREFIX = "ezcaptcha:"
 _FIELDS, _REJECTED, _LEASE = (f"{PREFIX}{kind}:" for kind in ("held", "rejected", "lead"))
 _UNUSED = "unused "  # before the id of one that no host had ever accepted
 _ANSWER_SECONDS = 2.0
+
+# The client does not tell the server its name and version: each takes a call before the first.
+_HAS_DRIVER_INFO = "driver_info" in signature(AbstractConnection.__init__).parameters
+_NAMELESS: dict[str, None] = (
+    {"driver_info": None} if _HAS_DRIVER_INFO else {"lib_name": None, "lib_version": None}
+)
+
+# Replaces a lease unless it has changed. To WATCH it instead takes four calls, one by one.
+_REPLACE = """
+if (redis.call("GET", KEYS[1]) or "") ~= ARGV[1] then return 0 end
+redis.call("SET", KEYS[1], ARGV[2], "EX", ARGV[3])
+return 1
+"""
+
+# What the client puts before an error of a pipeline: the command, with the cookies to be written.
+_COMMAND = re.compile(r"^Command # .* of pipeline caused error: ", re.DOTALL)
 
 
 class RedisBackend:
@@ -44,45 +64,59 @@ class RedisBackend:
             socket_connect_timeout=_ANSWER_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
             retry=Retry(NoBackoff(), 1),  # a server that was restarted has closed the connection
+            protocol=2,
+            **_NAMELESS,
         )
 
     def __str__(self) -> str:
         return self._address
 
-    def read(self, place: str) -> Contents:
+    def read(self, places: Sequence[str]) -> list[Contents]:
+        if not places:
+            return []
         with self._talking(), self._server.pipeline(transaction=False) as pipe:
-            pipe.hgetall(_key(_FIELDS, place)).zrange(_key(_REJECTED, place), 0, -1)
-            fields, marks, lease, now = pipe.get(_key(_LEASE, place)).time().execute()
-        rejected = {mark.removeprefix(_UNUSED): mark.startswith(_UNUSED) for mark in marks}
-        return fields, rejected, lease, _seconds(now)
+            pipe.time().mget([_key(_LEASE, place) for place in places])
+            for place in places:
+                pipe.hgetall(_key(_FIELDS, place)).zrange(_key(_REJECTED, place), 0, -1)
+            now, leases, *parts = pipe.execute()
+        rejected = [
+            {mark.removeprefix(_UNUSED): mark.startswith(_UNUSED) for mark in marks}
+            for marks in parts[1::2]
+        ]
+        return list(zip(parts[::2], rejected, leases, repeat(_seconds(now)), strict=False))
 
-    def write(self, place: str, fields: Mapping[str, str]) -> None:
-        key = _key(_FIELDS, place)
+    def write(self, places: Mapping[str, Mapping[str, str]]) -> None:
         with self._talking(), self._server.pipeline() as pipe:
-            pipe.hset(key, mapping=fields).expire(key, KEPT_SECONDS).execute()
+            for place, fields in places.items():
+                key = _key(_FIELDS, place)
+                pipe.hset(key, mapping=fields).expire(key, KEPT_SECONDS)
+            pipe.execute()
 
-    def reject(self, place: str, clearance_id: str, *, unused: bool, fields: Iterable[str]) -> None:
-        rejected = _key(_REJECTED, place)
-        mark = f"{_UNUSED if unused else ''}{clearance_id}"
+    def reject(self, rejections: Sequence[Rejection]) -> None:
         with self._talking(), self._server.pipeline() as pipe:
             now = _seconds(self._server.time())
-            if names := list(fields):
-                pipe.hdel(_key(_FIELDS, place), *names)
-            pipe.zremrangebyscore(rejected, 0, now - REJECTED_SECONDS).zadd(rejected, {mark: now})
-            pipe.expire(rejected, REJECTED_SECONDS).execute()
+            for place, clearance_id, unused, fields in rejections:
+                key, mark = _key(_REJECTED, place), f"{_UNUSED if unused else ''}{clearance_id}"
+                if fields:
+                    pipe.hdel(_key(_FIELDS, place), *fields)
+                pipe.zremrangebyscore(key, 0, now - REJECTED_SECONDS).zadd(key, {mark: now})
+                pipe.expire(key, REJECTED_SECONDS)
+            pipe.execute()
 
-    def update_lease(self, place: str, change: Callable[[str | None, float], str | None]) -> None:
-        key = _key(_LEASE, place)
-
-        def decide(pipe: Any) -> None:
-            now = _seconds(pipe.time())
-            lease = change(pipe.get(key), now)
-            pipe.multi()
-            if lease is not None:
-                pipe.set(key, lease, ex=KEPT_SECONDS)
-
-        with self._talking():
-            self._server.transaction(decide, key)  # again if the key changed meanwhile
+    def update_leases(self, changes: Mapping[str, Callable[[Contents], str | None]]) -> None:
+        left = list(changes)
+        while left:
+            replaced: list[str] = []
+            contents = self.read(left)
+            with self._talking(), self._server.pipeline(transaction=False) as pipe:
+                for place, kept in zip(left, contents, strict=True):
+                    lease = changes[place](kept)
+                    if lease is not None:
+                        replaced.append(place)
+                        key = _key(_LEASE, place)
+                        pipe.eval(_REPLACE, 1, key, kept[2] or "", lease, KEPT_SECONDS)
+                done = pipe.execute() if replaced else []
+            left = [place for place, is_done in zip(replaced, done, strict=True) if not is_done]
 
     def leases(self) -> Iterable[str]:
         with self._talking():
@@ -96,7 +130,9 @@ class RedisBackend:
 
     def check(self) -> None:
         with self._talking():
-            self._server.ping()
+            # It changes nothing, for there is no such key; but a server that is read-only or out
+            # of memory refuses it.
+            self._server.set(f"{PREFIX}check", "", xx=True)
 
     def close(self) -> None:
         self._server.close()
@@ -106,7 +142,7 @@ class RedisBackend:
         try:
             yield
         except (redis.RedisError, OSError, ValueError) as error:
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {_COMMAND.sub('', str(error))}"
             raise StoreError(redact(text, self._secrets)) from None
 
 

@@ -6,53 +6,48 @@ what others know is read into memory. While the store does not answer, memory al
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
 from dataclasses import KW_ONLY, InitVar, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from scrapy.utils.defer import maybe_deferred_to_future
-from twisted.internet.defer import DeferredLock, fail
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.defer import fail, succeed
+from twisted.internet.task import deferLater
 
 from scrapy_ezcaptcha.clearances.record import Record
-from scrapy_ezcaptcha.errors import (
-    EzCaptchaError,
-    FailedElsewhere,
-    GivenUp,
-    SolveTimeout,
-    TransportError,
-)
-from scrapy_ezcaptcha.lru import Lru
-from scrapy_ezcaptcha.stores.lease import SolveFailure
+from scrapy_ezcaptcha.errors import FailedElsewhere
+from scrapy_ezcaptcha.stores.batch import Batch
+from scrapy_ezcaptcha.stores.foreign import ForeignClearances
+from scrapy_ezcaptcha.stores.leasing import Lease
+from scrapy_ezcaptcha.stores.looks import Looks
 from scrapy_ezcaptcha.stores.store import StoreError
-from scrapy_ezcaptcha.stores.thread import StoreThread
+from scrapy_ezcaptcha.stores.thread import StoreThread, within
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
-    from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
     from scrapy_ezcaptcha.clearances.known import KnownClearances
-    from scrapy_ezcaptcha.stores.lease import LeaseState
+    from scrapy_ezcaptcha.stores.lease import LeaseState, Update
     from scrapy_ezcaptcha.stores.store import Store, View
 
 T = TypeVar("T")
+_Updates: TypeAlias = "Sequence[tuple[Place, Update]]"
+_Updated: TypeAlias = "Sequence[tuple[LeaseState | None, View]]"
 
-_FRESH_SECONDS = 0.25  # what was read of a place counts as new for so long
 _FOLLOW_SECONDS = 0.5  # between two looks at a solve of another process
+_WRITE_SECONDS = 0.25  # between two calls that write what changed, if nothing else is to be noted
 
-# So many clearances of other processes may fail here in a row, each at an age at which few
-# sites end them.
-_MAX_DISAPPOINTMENTS = 3
-_YOUNG_SECONDS = 300.0
+_MAX_CAUGHT_UP = 1000  # places, of which a store that was away is told at once
 
-_MAX_ENTRIES = 10_000
+# At the end, what changed is to be written within so many seconds.
+_CLOSE_SECONDS = 5.0
+_FORCED_CLOSE_SECONDS = 1.0
 
 
 @dataclass(eq=False)
@@ -74,35 +69,53 @@ class Sharing:
 
     def __post_init__(self, store: Store | None) -> None:
         self._thread: StoreThread | None = None
+        self._closing: Deferred[None] | None = None
+        self._trigger: Any = None
         if store is not None:
-            self._thread = StoreThread(store, self.reactor, self.stats, self.log)
-        self._reading = DeferredLock()
-        self._read_at: Lru[Place, float] = Lru(_MAX_ENTRIES)
-        self._foreign: Lru[str, bool] = Lru(_MAX_ENTRIES)
-        self._disappointments: Lru[Place, int] = Lru(_MAX_ENTRIES)
+            self._thread = StoreThread(
+                store, self._catch_up, reactor=self.reactor, stats=self.stats, log=self.log
+            )
+            # A crawl that is forced to stop sends no spider_closed; its reactor stops.
+            add_trigger = self.reactor.addSystemEventTrigger
+            self._trigger = add_trigger("before", "shutdown", self._reactor_stops)
+        # The leases of this process, and how often each had news for the store; without those of
+        # whose release it knows.
+        self._leases: dict[Lease, int] = {}
+        self._updates = Batch(self._update_leases, self.reactor)
+        self._wrote_at = 0.0
+        self._looks = Looks(self._read, self.known.is_quiet, self.reactor)
+        self._foreign = ForeignClearances(self.log)
 
     @property
     def is_on(self) -> bool:
         """Whether there is a store."""
         return self._thread is not None
 
-    def is_available(self, place: Place) -> bool:
-        """Whether *place* is shared with other processes, and the store answers."""
-        return self._is_shared(place) and self._thread is not None and not self._thread.is_down
+    @property
+    def is_down(self) -> bool:
+        """Whether the store does not answer just now."""
+        return self._thread is not None and self._thread.is_down
+
+    async def is_available(self, place: Place) -> bool:
+        """Whether *place* is shared with other processes, and the store answers.
+
+        Waits for some seconds for a store that went down, to which others may come back too.
+        """
+        if self._thread is not None and self._is_shared(place):
+            await maybe_deferred_to_future(self._thread.until_back())
+        return self._is_shared(place) and not self.is_down
 
     async def refresh(self, place: Place, *, is_urgent: bool = False) -> None:
-        """Learn what others know of *place*; unless *is_urgent*, not if that was done just now."""
-        if not self._is_shared(place):
+        """Learn what others know of *place*, if *is_urgent* just now.
+
+        Else what was learnt shortly before is enough, and a slow store is not waited for.
+        """
+        if self.is_down or not self._is_shared(place):
             return
         if is_urgent:
-            await self._read(place)
-        elif not self._is_fresh(place):
-            await maybe_deferred_to_future(self._reading.acquire())
-            try:
-                if not self._is_fresh(place):
-                    await self._read(place)
-            finally:
-                self._reading.release()
+            await self._looks.look(place)
+        else:
+            await self._looks.refresh(place)
 
     async def acquire(self, place: Place, part: str | None = None) -> Lease | None:
         """Acquire the lease on *place*, or on *part* of it; None while another process holds it.
@@ -110,12 +123,23 @@ class Sharing:
         A part is a host, a path or a page that is solved for by itself. Either way, what others
         know of *place* is in memory then. Raises StoreError if the store does not answer.
         """
-        leased = _leased(place, part)
-        state, view = await self._ask(
-            lambda store: (store.acquire(leased, self.lease_seconds), store.get(place))
+        leased, seconds = _leased(place, part), self.lease_seconds
+        acquired, unchanged = await maybe_deferred_to_future(
+            self._updates.add(
+                [
+                    (leased, lambda state, now: state.acquired(now, seconds)),
+                    (place, lambda _state, _now: None),
+                ]
+            )
         )
-        self._learn(place, view)
-        return None if state is None else Lease(self, leased, state)
+        self._learn(place, unchanged[1])
+        if acquired[0] is None:
+            return None
+        lease = Lease(
+            leased, acquired[0], seconds=seconds, tell=self._tell_of, reactor=self.reactor
+        )
+        self._leases[lease] = 0
+        return lease
 
     async def follow(self, place: Place, part: str | None = None) -> None:
         """Wait until the solve ends that another process has under way for *place*, or *part*.
@@ -123,94 +147,141 @@ class Sharing:
         The clearance that it bought is in memory then. Raises FailedElsewhere if it failed.
         """
         followed: int | None = None
-        while (view := await self._read(_leased(place, part))) is not None:
+        forgotten_at: float | None = None
+        while True:
+            view = await self._looks.look(_leased(place, part))
+            if view is None:
+                if await self.is_available(place):
+                    continue
+                return
             _, _, state, now = view
             failure, holder = state.failure, state.holder(now)
             if failure is not None and failure.token == followed:
                 text, is_terminal = f"in another process: {failure.text}", failure.is_terminal
                 raise FailedElsewhere(failure.code, text, failure.task_id, is_terminal)
-            if holder is None or followed not in {None, holder}:
-                if part is not None:
-                    await self._read(place)
-                return
-            followed = holder
+            if followed is not None and state.token < followed:  # its holder extends it again
+                forgotten_at = forgotten_at or self.reactor.seconds()
+                is_over = self.reactor.seconds() - forgotten_at > self.lease_seconds / 2
+            else:
+                is_over, forgotten_at = holder is None, None
+            if is_over or (holder is not None and followed not in {None, holder}):
+                break
+            followed = followed or holder
             await maybe_deferred_to_future(deferLater(self.reactor, _FOLLOW_SECONDS))
+        if part is not None:
+            await self._looks.look(place)
 
     def write_soon(self) -> None:
         """Write what changed; nobody waits for it."""
-        self.tell(lambda _: None)
+        if self.is_on:
+            self._updates.add([]).addErrback(lambda failure: failure.trap(StoreError))
 
     def note_first_use(self, clearance: Clearance, *, works: bool) -> None:
-        """Note whether *clearance*, when it was first used here, got a request through.
-
-        If one proxy URL is another address for each process, the clearances of the others never
-        work here, and all would pay in turn. After some of those this process goes on alone.
-        """
-        place = clearance.place
+        """Note whether *clearance*, when it was first used here, got a request through."""
         if works:
-            self._disappointments.pop(place)
+            self._foreign.worked(clearance)
             self.write_soon()  # whoever it fails for is to know that it was of use
-        elif self._foreign.pop(clearance.id) and time.time() - clearance.created < _YOUNG_SECONDS:
-            count = (self._disappointments.get(place) or 0) + 1
-            self._disappointments.put(place, count)
-            if count == _MAX_DISAPPOINTMENTS:
-                self.log.warning(
-                    "Clearances that other processes bought for %s through %s do not work here;"
-                    " this process no longer shares them. Does each process get another address"
-                    " from the proxy?",
-                    place[0],
-                    place[1].address,
-                )
+        else:
+            self._foreign.failed(clearance)
 
     async def close(self) -> None:
-        """Write what changed, and close the store."""
-        if self._thread is not None:
-            with suppress(StoreError):
-                await self._ask(lambda _: None)
-            self._thread.close()
-            self._thread = None
+        """Write what changed, and close the store; what takes too long is given up."""
+        await maybe_deferred_to_future(within(_CLOSE_SECONDS, self._close(), self.reactor))
+        if self._trigger is not None:
+            self.reactor.removeSystemEventTrigger(self._trigger)
+            self._trigger = None
+
+    def _reactor_stops(self) -> Deferred[None]:
+        self._trigger = None
+        return within(_FORCED_CLOSE_SECONDS, self._close(), self.reactor)
+
+    def _close(self) -> Deferred[None]:
+        if self._closing is None:
+            thread, closed = self._thread, succeed(None)
+            if thread is not None:
+                for lease in list(self._leases):
+                    if not lease.is_released:  # the crawl is forced to stop
+                        lease.release(keep_task=True)
+                reports = self._reports()
+                written = self._write(thread.attempt, lambda store: store.update(reports))
+                written.addErrback(lambda failure: failure.trap(StoreError))
+                self._thread, closed = None, thread.close()
+            self._closing = closed
+        return self._closing
 
     def _is_shared(self, place: Place) -> bool:
-        return self.is_on and (self._disappointments.get(place) or 0) < _MAX_DISAPPOINTMENTS
+        return self.is_on and self._foreign.work_at(place)
 
-    def _is_fresh(self, place: Place) -> bool:
-        read_at = self._read_at.get(place)
-        return read_at is not None and self.reactor.seconds() - read_at < _FRESH_SECONDS
+    def _read(self, places: Sequence[Place]) -> Deferred[Mapping[Place, View]]:
+        """Learn what others know of *places*; nothing if the store is down."""
 
-    async def _read(self, place: Place) -> View | None:
-        """Learn what others know of *place*; None if the store is down."""
-        try:
-            view = await self._ask(lambda store: store.get(place))
-        except StoreError:
-            return None
-        self._learn(place, view)
-        return view
+        def learn(views: list[View]) -> Mapping[Place, View]:
+            for place, view in zip(places, views, strict=True):
+                self._learn(place, view)
+            return dict(zip(places, views, strict=True))
+
+        def failed(failure: Failure) -> Mapping[Place, View]:
+            failure.trap(StoreError)
+            return {}
+
+        return self._ask(lambda store: store.get_all(places)).addCallbacks(learn, failed)
 
     def _learn(self, place: Place, view: View) -> None:
-        knew_place = self._read_at.get(place) is not None
-        self._read_at.put(place, self.reactor.seconds())
+        knew_place = self._looks.has_seen(place)
         records, rejected, _, _ = view
         new, useless = self.known.learn(place, records, rejected)
+        self._looks.seen(place)
         for clearance_id in new:
-            self._foreign.put(clearance_id, True)
+            self._foreign.learnt(clearance_id)
             self.stats.inc_value("ezcaptcha/clearances/shared")
         is_news = knew_place and not self.known.serves(place)  # else before, or of one path
         for _ in useless if is_news else ():
             self.on_useless(place, "its clearance was rejected at once, in another process")
 
-    def tell(self, work: Callable[[Store], Any]) -> None:
-        """Have *work* done by the store; nobody waits for it."""
-        self._call(work).addErrback(lambda failure: failure.trap(StoreError))
+    def _update_leases(self, items: list[_Updates]) -> Deferred[list[_Updated]]:
+        """Carry out updates of leases together."""
+        updates = [update for item in items for update in item]
 
-    async def _ask(self, work: Callable[[Store], T]) -> T:
-        """Return the result of *work*; raise StoreError if there is no store, or it is down."""
-        result: T = await maybe_deferred_to_future(self._call(work))
-        return result
+        def by_item(results: _Updated) -> list[_Updated]:
+            left = iter(results)
+            return [list(islice(left, len(item))) for item in items]
+
+        return self._call(lambda store: store.update(updates)).addCallback(by_item)
+
+    def _tell_of(self, lease: Lease) -> None:
+        """Have the store note what is new about *lease*; nobody waits for it."""
+        number = self._leases[lease] = self._leases.get(lease, 0) + 1
+        told = self._updates.add([(lease.place, update) for update in lease.report()])
+        told.addCallback(lambda _: self._told_of({lease: number}))
+        told.addErrback(lambda failure: failure.trap(StoreError))
+
+    def _told_of(self, leases: Mapping[Lease, int]) -> None:
+        """Forget leases of whose release the store knows."""
+        for lease, number in leases.items():
+            if lease.is_released and self._leases.get(lease) == number:
+                del self._leases[lease]
+
+    def _reports(self) -> _Updates:
+        """Return what the store is to note of all leases."""
+        return [(lease.place, update) for lease in self._leases for update in lease.report()]
 
     def _call(self, work: Callable[[Store], T]) -> Deferred[T]:
         """Have the store write what changed, and then do *work*."""
         if self._thread is None:
             return fail(StoreError("there is none"))
+        return self._write(self._thread.call, work)
+
+    def _ask(self, work: Callable[[Store], T]) -> Deferred[T]:
+        """Have the store do *work*, which many may wait for; what changed just now can wait."""
+        if self._thread is None or self.reactor.seconds() - self._wrote_at >= _WRITE_SECONDS:
+            return self._call(work)
+        return self._thread.call(work)
+
+    def _write(
+        self, call: Callable[[Callable[[Store], T]], Deferred[T]], work: Callable[[Store], T]
+    ) -> Deferred[T]:
+        """Write what changed by *call*, and do *work*."""
+        self._wrote_at = self.reactor.seconds()
         changes = self.known.take_changes()
         news = [
             (
@@ -223,74 +294,38 @@ class Sharing:
         ]
 
         def write_and_work(store: Store) -> T:
-            for place, clearance_id, change in news:
-                if isinstance(change, Record):
-                    store.put(change)
-                else:
-                    store.reject(place, clearance_id, unused=change)
+            store.put(*(change for _, _, change in news if isinstance(change, Record)))
+            store.drop(
+                [
+                    (store.name_of(place), clearance_id, change)
+                    for place, clearance_id, change in news
+                    if isinstance(change, bool)
+                ]
+            )
             return work(store)
 
         def failed(failure: Failure) -> Failure:
             self.known.return_changes(changes)
             return failure
 
-        return self._thread.call(write_and_work).addErrback(failed)
+        return call(write_and_work).addErrback(failed)
 
+    async def _catch_up(self) -> None:
+        """Write to a store that was away what it does not have, and learn what others wrote."""
+        if self._thread is None:
+            return
+        attempt, places = self._thread.attempt, self.known.places(_MAX_CAUGHT_UP)
+        leases, reports = dict(self._leases), self._reports()
 
-@dataclass(eq=False)
-class Lease:
-    """A lease that this process holds on *place*; it is extended until it is released."""
+        def report_and_read(store: Store) -> list[View]:
+            store.update(reports)
+            return store.get_all(places)
 
-    sharing: Sharing
-    place: Place
-    state: LeaseState
-
-    def __post_init__(self) -> None:
-        self._new_task: str | None = None
-        self._created = 0.0
-        self._extending = LoopingCall(self._extend)
-        self._extending.clock = self.sharing.reactor
-        self._extending.start(self.sharing.lease_seconds / 3, now=False)
-
-    @property
-    def task_id(self) -> str | None:
-        """The unfinished task of the holder before, to be continued."""
-        return self.state.task_id
-
-    def note_task(self, task_id: str) -> None:
-        """Note the task that is paid for, in case this process dies."""
-        self._new_task, self._created = task_id, self.sharing.reactor.seconds()
-        self._extend()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Release it. Where the result may still come, the next holder continues the task."""
-        if isinstance(error, EzCaptchaError):
-            self.release(error, keep_task=isinstance(error, GivenUp | SolveTimeout))
-        else:  # the crawl ends, and the next one continues the task
-            self.release(keep_task=error is not None)
-
-    def release(self, error: EzCaptchaError | None = None, *, keep_task: bool = False) -> None:
-        """Let another process solve: those who waited learn of *error*, or continue the task.
-
-        They are not told of a limit or of a network problem of this crawl.
-        """
-        if self._extending.running:
-            self._extending.stop()
-        place, token = self.place, self.state.token
-        is_unsent = isinstance(error, TransportError) and not error.sent
-        failure = None
-        if error is not None and not is_unsent and not isinstance(error, GivenUp):
-            text, is_terminal = str(error), error.is_terminal()
-            failure = SolveFailure(token, error.code, text, error.task_id, is_terminal)
-        self.sharing.tell(lambda store: store.release(place, token, failure, keep_task=keep_task))
-
-    def _extend(self) -> None:
-        place, token, task_id = self.place, self.state.token, self._new_task
-        seconds, age = self.sharing.lease_seconds, self.sharing.reactor.seconds() - self._created
-        self.sharing.tell(lambda store: store.extend(place, token, seconds, task_id, age))
+        views = await maybe_deferred_to_future(self._write(attempt, report_and_read))
+        self._told_of(leases)
+        for place, view in zip(places, views, strict=True):
+            self._learn(place, view)
+        await maybe_deferred_to_future(self._write(attempt, lambda _: None))
 
 
 def _leased(place: Place, part: str | None) -> Place:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from scrapy_ezcaptcha.stores.store import KEPT_SECONDS, REJECTED_SECONDS, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from scrapy_ezcaptcha.stores.store import Contents
+    from scrapy_ezcaptcha.stores.store import Contents, Rejection
 
 # Others write for microseconds; a process that is locked out for so long has a problem.
 _BUSY_SECONDS = 2.0
@@ -48,36 +48,34 @@ class SqliteBackend:
     def __str__(self) -> str:
         return str(self._path)
 
-    def read(self, place: str) -> Contents:
-        now = self._clock()
+    def read(self, places: Sequence[str]) -> list[Contents]:
         with self._opened() as file:
-            fields = file.execute(
-                "SELECT name, value FROM fields WHERE place = ? AND until > ?", (place, now)
-            ).fetchall()
-            rejected = file.execute(
-                "SELECT id, unused FROM rejected WHERE place = ? AND until > ?", (place, now)
-            ).fetchall()
-            lease = _lease(file, place)
-        return dict(fields), {one: bool(unused) for one, unused in rejected}, lease, now
+            return [_contents(file, place, self._clock()) for place in places]
 
-    def write(self, place: str, fields: Mapping[str, str]) -> None:
+    def write(self, places: Mapping[str, Mapping[str, str]]) -> None:
         until = self._clock() + KEPT_SECONDS
-        rows = [(place, name, value, until) for name, value in fields.items()]
+        rows = [
+            (place, name, value, until)
+            for place, fields in places.items()
+            for name, value in fields.items()
+        ]
         with self._transaction() as file:
             file.executemany("INSERT OR REPLACE INTO fields VALUES (?, ?, ?, ?)", rows)
 
-    def reject(self, place: str, clearance_id: str, *, unused: bool, fields: Iterable[str]) -> None:
-        rows = [(place, name) for name in fields]
-        rejected = (place, clearance_id, unused, self._clock() + REJECTED_SECONDS)
+    def reject(self, rejections: Sequence[Rejection]) -> None:
+        until = self._clock() + REJECTED_SECONDS
+        rows = [(one.place, name) for one in rejections for name in one.fields]
+        rejected = [(one.place, one.clearance_id, one.unused, until) for one in rejections]
         with self._transaction() as file:
             file.executemany("DELETE FROM fields WHERE place = ? AND name = ?", rows)
-            file.execute("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", rejected)
+            file.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", rejected)
 
-    def update_lease(self, place: str, change: Callable[[str | None, float], str | None]) -> None:
+    def update_leases(self, changes: Mapping[str, Callable[[Contents], str | None]]) -> None:
         with self._transaction() as file:
-            lease = change(_lease(file, place), self._clock())
-            if lease is not None:
-                file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", (place, lease))
+            for place, change in changes.items():
+                lease = change(_contents(file, place, self._clock()))
+                if lease is not None:
+                    file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", (place, lease))
 
     def leases(self) -> Iterable[str]:
         with self._opened() as file:
@@ -94,8 +92,8 @@ class SqliteBackend:
         yield from places.items()
 
     def check(self) -> None:
-        with self._opened() as file:
-            file.execute("SELECT count(*) FROM leads").fetchone()
+        with self._transaction() as file:
+            file.execute("DELETE FROM leads WHERE place IS NULL")  # none; but it may be read-only
 
     def close(self) -> None:
         if self._file is not None:
@@ -121,9 +119,16 @@ class SqliteBackend:
             raise StoreError(f"{type(error).__name__}: {error}") from None
 
 
-def _lease(file: sqlite3.Connection, place: str) -> str | None:
-    row = file.execute("SELECT state FROM leads WHERE place = ?", (place,)).fetchone()
-    return row[0] if row else None
+def _contents(file: sqlite3.Connection, place: str, now: float) -> Contents:
+    fields = file.execute(
+        "SELECT name, value FROM fields WHERE place = ? AND until > ?", (place, now)
+    ).fetchall()
+    rejected = file.execute(
+        "SELECT id, unused FROM rejected WHERE place = ? AND until > ?", (place, now)
+    ).fetchall()
+    rejections = {clearance_id: bool(unused) for clearance_id, unused in rejected}
+    lease = file.execute("SELECT state FROM leads WHERE place = ?", (place,)).fetchone()
+    return dict(fields), rejections, lease[0] if lease else None, now
 
 
 def open_private(path: Path) -> sqlite3.Connection:

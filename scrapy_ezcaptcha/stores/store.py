@@ -7,21 +7,25 @@ rejected clearances, and the state of the lease. See ``stores/sqlite.py`` for an
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b, sha256
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from scrapy_ezcaptcha.stores.lease import LeaseState
 from scrapy_ezcaptcha.stores.records import fields_about, fields_of, records_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from scrapy_ezcaptcha.clearances.clearance import Place
     from scrapy_ezcaptcha.clearances.record import Record
-    from scrapy_ezcaptcha.stores.lease import SolveFailure
+    from scrapy_ezcaptcha.stores.lease import SolveFailure, Update
 
 #: For how many seconds a clearance is kept about which nothing new is written.
 KEPT_SECONDS = 86_400
+
+# Places that are read in one call of a backend.
+_MAX_READ = 200
 
 #: For how many seconds it is kept that a clearance was rejected.
 REJECTED_SECONDS = 3_600
@@ -30,6 +34,15 @@ REJECTED_SECONDS = 3_600
 #: What a backend keeps of a place: fields; ids of rejected clearances, True where no host had
 #: ever accepted them; the state of the lease; and the time by the backend's clock, in seconds.
 Contents: TypeAlias = "tuple[Mapping[str, str], Mapping[str, bool], str | None, float]"
+
+
+class Rejection(NamedTuple):
+    """A clearance that is rejected, *unused* if no host had ever accepted it, and its fields."""
+
+    place: str
+    clearance_id: str
+    unused: bool
+    fields: list[str]
 
 
 class StoreError(Exception):
@@ -42,23 +55,23 @@ class Backend(Protocol):
     Its ``str()`` tells where it is, without secrets.
     """
 
-    def read(self, place: str) -> Contents:
-        """Return what is kept of *place*."""
+    def read(self, places: Sequence[str]) -> list[Contents]:
+        """Return what is kept of each of *places*, in one call."""
         ...
 
-    def write(self, place: str, fields: Mapping[str, str]) -> None:
-        """Set *fields* of *place*, for :data:`KEPT_SECONDS`; others stay as they are."""
+    def write(self, places: Mapping[str, Mapping[str, str]]) -> None:
+        """Set fields of places, for :data:`KEPT_SECONDS`; others stay as they are."""
         ...
 
-    def reject(self, place: str, clearance_id: str, *, unused: bool, fields: Iterable[str]) -> None:
-        """Keep *clearance_id* as rejected for :data:`REJECTED_SECONDS`; remove *fields*."""
+    def reject(self, rejections: Sequence[Rejection]) -> None:
+        """Keep clearances as rejected for :data:`REJECTED_SECONDS`, and remove their fields."""
         ...
 
-    def update_lease(self, place: str, change: Callable[[str | None, float], str | None]) -> None:
-        """Replace the lease of *place* by what *change* makes of it and of the time.
+    def update_leases(self, changes: Mapping[str, Callable[[Contents], str | None]]) -> None:
+        """Replace the lease of each place by what its change makes of what is kept of the place.
 
-        No other process changes it meanwhile. *change* may be called more than once; if it
-        returns None the lease stays as it is.
+        No other process changes the lease meanwhile. A change may be called more than once; if it
+        returns None the lease stays as it is. The lease is read before the fields.
         """
         ...
 
@@ -71,7 +84,7 @@ class Backend(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise StoreError unless it answers."""
+        """Raise StoreError unless it answers and can be written; changes nothing."""
         ...
 
     def close(self) -> None:
@@ -105,26 +118,43 @@ class Store:
 
     def get(self, place: Place) -> View:
         """Return what is known of *place*, and whether some process solves for it just now."""
-        fields, rejected, lease, now = self._backend.read(self.name_of(place))
-        records = records_in(fields, rejected, place)
-        return records, rejected, LeaseState.from_json(lease), now
+        return self.get_all([place])[0]
 
-    def put(self, record: Record) -> None:
-        """Keep a clearance, or what is new about it; a rejected one stays rejected."""
-        self._backend.write(self.name_of(record.clearance.place), fields_of(record))
+    def get_all(self, places: Sequence[Place]) -> list[View]:
+        """Return the same for each of *places*, with as few calls as possible."""
+        views: list[View] = []
+        for start in range(0, len(places), _MAX_READ):
+            some = places[start : start + _MAX_READ]
+            contents = self._backend.read([self.name_of(place) for place in some])
+            views += map(_view, contents, some)
+        return views
+
+    def put(self, *records: Record) -> None:
+        """Keep clearances, or what is new about them; a rejected one stays rejected."""
+        places: dict[str, dict[str, str]] = {}
+        for record in records:
+            places.setdefault(self.name_of(record.clearance.place), {}).update(fields_of(record))
+        if places:
+            self._backend.write(places)
 
     def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
         """Drop a clearance for all processes; *unused* if no host had ever accepted it."""
-        self.drop(self.name_of(place), clearance_id, unused=unused)
+        self.drop([(self.name_of(place), clearance_id, unused)])
 
-    def drop(self, name: str, clearance_id: str, *, unused: bool = False) -> None:
-        """Do the same for the place called *name*."""
-        fields = fields_about(clearance_id, self._backend.read(name)[0])
-        self._backend.reject(name, clearance_id, unused=unused, fields=fields)
+    def drop(self, clearances: Sequence[tuple[str, str, bool]]) -> None:
+        """Do the same for clearances with the names of their places."""
+        if not clearances:
+            return
+        contents = self._backend.read([name for name, _, _ in clearances])
+        rejections = [
+            Rejection(*one, fields_about(one[1], fields))
+            for one, (fields, *_) in zip(clearances, contents, strict=True)
+        ]
+        self._backend.reject(rejections)
 
     def acquire(self, place: Place, seconds: float) -> LeaseState | None:
         """Acquire the lease on *place* for *seconds*; None while another process holds it."""
-        return self._update(self.name_of(place), lambda state, now: state.acquired(now, seconds))
+        return self._update(place, lambda state, now: state.acquired(now, seconds))
 
     def extend(
         self,
@@ -140,8 +170,7 @@ class Store:
         continues.
         """
         state = self._update(
-            self.name_of(place),
-            lambda state, now: state.extended(token, now, seconds, task_id, task_age),
+            place, lambda state, now: state.extended(token, now, seconds, task_id, task_age)
         )
         return state is not None
 
@@ -154,13 +183,26 @@ class Store:
         keep_task: bool = False,
     ) -> None:
         """Release lease *token*; with *keep_task* the next holder continues its task."""
-        name = self.name_of(place)
-        self._update(name, lambda state, _: state.released(token, failure, keep_task))
+        self._update(place, lambda state, _: state.released(token, failure, keep_task))
+
+    def update(
+        self, updates: Sequence[tuple[Place, Update]]
+    ) -> list[tuple[LeaseState | None, View]]:
+        """Carry out *updates* of leases, in their order and with as few calls as possible.
+
+        Returns for each the new state of the lease, None if it stays as it was, and what is known
+        of the place: at least what all who held the lease before have written.
+        """
+        named = [(self.name_of(place), update) for place, update in updates]
+        return [
+            (state, _view(contents, place))
+            for (place, _), (contents, state) in zip(updates, self._updated(named), strict=True)
+        ]
 
     def end_leases(self) -> None:
         """End all leases: no other process uses the store, so their holders are dead."""
-        for name in self._backend.leases():
-            self._update(name, lambda state, _: replace(state, until=0.0))
+        names = self._backend.leases()
+        self._updated([(name, lambda state, _: replace(state, until=0.0)) for name in names])
 
     def everything(self) -> Iterator[tuple[str, Record]]:
         """Return all clearances, each with the name of its place; exits have no credentials."""
@@ -168,23 +210,42 @@ class Store:
             yield from ((name, record) for record in records_in(fields, ()))
 
     def check(self) -> None:
-        """Raise StoreError unless the backend answers."""
+        """Raise StoreError unless the backend answers and can be written."""
         self._backend.check()
 
     def close(self) -> None:
         """Close files and connections."""
         self._backend.close()
 
-    def _update(
-        self, name: str, change: Callable[[LeaseState, float], LeaseState | None]
-    ) -> LeaseState | None:
-        """Return the new state of the lease on the place called *name*, None if unchanged."""
-        changed: LeaseState | None = None
+    def _update(self, place: Place, update: Update) -> LeaseState | None:
+        ((_, state),) = self._updated([(self.name_of(place), update)])
+        return state
 
-        def change_text(text: str | None, now: float) -> str | None:
-            nonlocal changed
-            changed = change(LeaseState.from_json(text), now)
-            return None if changed is None else changed.to_json()
+    def _updated(
+        self, updates: Sequence[tuple[str, Update]]
+    ) -> list[tuple[Contents, LeaseState | None]]:
+        """Carry out *updates*; return for each what was kept of its place, and the new state."""
+        results: dict[int, tuple[Contents, LeaseState | None]] = {}
+        numbers: dict[str, list[int]] = {}
+        for number, (name, _) in enumerate(updates):
+            numbers.setdefault(name, []).append(number)
 
-        self._backend.update_lease(name, change_text)
-        return changed
+        def change(name: str, contents: Contents) -> str | None:
+            state, is_changed = LeaseState.from_json(contents[2]), False
+            for number in numbers[name]:
+                changed = updates[number][1](state, contents[3])
+                results[number] = contents, changed
+                if changed is not None:
+                    state, is_changed = changed, True
+            return state.to_json() if is_changed else None
+
+        names = list(numbers)
+        for start in range(0, len(names), _MAX_READ):
+            some = names[start : start + _MAX_READ]
+            self._backend.update_leases({name: partial(change, name) for name in some})
+        return [results[number] for number in range(len(updates))]
+
+
+def _view(contents: Contents, place: Place) -> View:
+    fields, rejected, lease, now = contents
+    return records_in(fields, rejected, place), rejected, LeaseState.from_json(lease), now

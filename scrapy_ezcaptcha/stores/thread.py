@@ -3,70 +3,87 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import fail
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from scrapy_ezcaptcha.stores.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from scrapy.statscollectors import StatsCollector
-    from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
     from scrapy_ezcaptcha.stores.store import Store
 
 T = TypeVar("T")
 
-# Between two looks at a store that is down.
-_RETRY_SECONDS = 5.0
+# Between two looks at a store that is down: while others wait for it, and later.
+_RETRY_SECONDS = 0.25
+_LONG_RETRY_SECONDS = 5.0
+
+# For so long who wants to solve waits for a store that went down.
+_PATIENCE_SECONDS = 5.0
+
+# For so long other processes may write what a store lacks that answers again.
+_SETTLE_SECONDS = 0.5
+
+_WARNING_SECONDS = 60.0  # between two warnings that it is down
 
 
 @dataclass(eq=False)
 class StoreThread:
     """Calls *store* in one thread, so calls keep their order.
 
-    A store that does not answer counts as down: that is logged once, and the store is not
-    called again until a look every five seconds finds that it answers.
+    A store that does not answer counts as down, and is not called. It counts as up again once
+    it can be written and ``catch_up``, which brings it up to date, has ended without a StoreError.
     """
 
     store: Store
+    catch_up: Callable[[], Awaitable[None]]
+    _: KW_ONLY
     reactor: Any
     stats: StatsCollector
     log: logging.LoggerAdapter[Any]
 
     def __post_init__(self) -> None:
         self._pool = ThreadPool(0, 1, "ezcaptcha-store")
+        # The process ends without waiting for a call that hangs.
+        self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
         self._pool.start()
-        self._retry: Any = None  # while the store is down
-        self._was_down = False
+        self._return: Deferred[None] | None = None  # fires when a store that is down is back
+        self._down_since = 0.0
+        self._warned_at: float | None = None
         self._is_closed = False
 
     @property
     def is_down(self) -> bool:
         """Whether the store is not called just now."""
-        return self._retry is not None
+        return self._return is not None
 
     def call(self, work: Callable[[Store], T]) -> Deferred[T]:
         """Return a Deferred that fires with the result of *work*, or with a StoreError."""
         if self.is_down:
             return fail(StoreError("it is down"))
-        return self._run(work).addErrback(self._failed)
 
-    def close(self) -> None:
-        """Wait for the call under way, then close the store."""
-        self._is_closed = True
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()
-        self._pool.stop()
-        self.store.close()
+        def unless_down(store: Store) -> T:
+            if self.is_down:  # since a call before this one
+                raise StoreError("it is down")
+            return work(store)
 
-    def _run(self, work: Callable[[Store], T]) -> Deferred[T]:
+        return self.attempt(unless_down).addErrback(self._failed, self.reactor.seconds())
+
+    def attempt(self, work: Callable[[Store], T]) -> Deferred[T]:
+        """Do the same, also while the store is down."""
+
         def in_thread() -> T:
             try:
                 return work(self.store)
@@ -78,27 +95,68 @@ class StoreThread:
         result: Deferred[T] = deferToThreadPool(self.reactor, self._pool, in_thread)
         return result
 
-    def _failed(self, failure: Failure) -> Failure:
-        """Log once that the store is down, and look again later."""
+    def until_back(self) -> Deferred[None]:
+        """Return a Deferred that fires when the store is up, or has been down for too long."""
+        left = self._down_since + _PATIENCE_SECONDS - self.reactor.seconds()
+        if self._return is None or left <= 0:
+            return succeed(None)
+        return within(left, self._return, self.reactor)
+
+    def close(self) -> Deferred[None]:
+        """Close the store once all calls before have ended; fires then."""
+        self._is_closed = True
+        closed = self.attempt(lambda store: store.close())
+        return closed.addErrback(lambda _: None).addCallback(lambda _: self._pool.stop())
+
+    def _failed(self, failure: Failure, asked_at: float) -> Failure:
+        """Log that the store is down, and look again later."""
         self.stats.inc_value("ezcaptcha/store/errors")
-        if not (self.is_down or self._is_closed):
+        if not self.is_down:
+            self._return, self._down_since = Deferred(), asked_at
+            now, before = self.reactor.seconds(), self._warned_at
+            is_warned = before is not None and now - before < _WARNING_SECONDS
+            self._warned_at = before if is_warned else now
             self.log.log(
-                logging.INFO if self._was_down else logging.WARNING,
+                logging.INFO if is_warned else logging.WARNING,
                 "The store %s does not answer (%s); going on with memory alone",
                 self.store,
                 failure.getErrorMessage(),
             )
-            self._was_down = True
-            self._retry_later()
+            deferred_from_coro(self._until_it_answers())
         return failure
 
-    def _retry_later(self, _: Failure | None = None) -> None:
-        if not self._is_closed:
-            self._retry = self.reactor.callLater(_RETRY_SECONDS, self._try_again)
+    async def _until_it_answers(self) -> None:
+        """Look again and again whether the store can be written; then bring it up to date."""
+        while True:
+            is_short = self.reactor.seconds() - self._down_since < _PATIENCE_SECONDS
+            await self._sleep(_RETRY_SECONDS if is_short else _LONG_RETRY_SECONDS)
+            if self._is_closed:
+                return
+            try:
+                await maybe_deferred_to_future(self.attempt(lambda store: store.check()))
+                await self.catch_up()
+            except StoreError:
+                continue
+            await self._sleep(_SETTLE_SECONDS)
+            returned, self._return = self._return, None
+            self.log.info("The store %s answers again", self.store)
+            if returned is not None:
+                returned.callback(None)
+            return
 
-    def _try_again(self) -> None:
-        self._run(lambda store: store.check()).addCallbacks(self._is_back, self._retry_later)
+    async def _sleep(self, seconds: float) -> None:
+        await maybe_deferred_to_future(deferLater(self.reactor, seconds))
 
-    def _is_back(self, _: None) -> None:
-        self._retry = None
-        self.log.info("The store %s answers again", self.store)
+
+def within(seconds: float, work: Deferred[None], reactor: Any) -> Deferred[None]:
+    """Return a Deferred that fires when *work* does, or after so many seconds."""
+    waiter: Deferred[None] = Deferred()
+    limit = reactor.callLater(seconds, waiter.callback, None)
+
+    def ended(_: None) -> None:
+        if limit.active():
+            limit.cancel()
+            waiter.callback(None)
+
+    work.addCallback(ended)
+    return waiter

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -179,3 +180,64 @@ def test_after_ctrl_c_requests_that_want_their_solutions_page_get_it(tmp_path, s
     assert sorted(page["url"][-1] for page in pages) == ["1", "2", "3"]
     assert [page["flags"] for page in pages] == [["ezcaptcha", "ezcaptcha-body"]] * 3
     assert len(slow_site.service.tasks) == 3
+
+
+def force(process: subprocess.Popen, log: Path, number: signal.Signals) -> None:
+    """Stop the crawl, and once more before it has ended."""
+    process.send_signal(number)
+    wait_for(lambda: "shutting down gracefully" in log.read_text())
+    process.send_signal(number)
+    try:
+        process.wait(timeout=10)  # else it would never end
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+@pytest.fixture(params=["job", "file", "redis"])
+def any_store(request, tmp_path):
+    """The settings of each kind of store that a crawl may have."""
+    if request.param == "redis":
+        return {"EZCAPTCHA_STORE": request.getfixturevalue("redis_server").url}
+    return {"EZCAPTCHA_STORE": str(tmp_path / "c.sqlite")} if request.param == "file" else {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_crawl_that_is_forced_to_stop_ends(tmp_path, any_store, number):
+    """It met no challenge; a page takes longer than anybody wants to wait."""
+    with Sandbox([Site("shop.example", latency=30)]) as sandbox:
+        process, _ = start_crawl(tmp_path, sandbox, 1, 4, **any_store)
+        wait_for(lambda: sandbox.edge.visits)
+        force(process, tmp_path / "log1.txt", number)
+    log = (tmp_path / "log1.txt").read_text()
+    assert "forcing unclean shutdown" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("phase", ["polling", "replaying"])
+def test_a_crawl_that_is_forced_to_stop_leaves_what_it_paid_for_to_the_next(
+    tmp_path, any_store, phase
+):
+    with Sandbox([Site("shop.example", Protection(), latency=1)], latency=0.1) as sandbox:
+        prolong(phase, sandbox)
+        process, _ = start_crawl(tmp_path, sandbox, 1, 40, **any_store)
+        reach(phase, sandbox)
+        force(process, tmp_path / "log1.txt", signal.SIGINT)
+        hurry(sandbox)
+        process, second = start_crawl(tmp_path, sandbox, 2, 40, **any_store)
+        assert process.wait(timeout=60) == 0
+        assert len(sandbox.service.tasks) == 1
+    stats = json.loads(second.read_text())["stats"]
+    assert stats.get("ezcaptcha/tasks/created", 0) == 0
+
+
+def test_a_store_that_hangs_does_not_keep_a_crawl_from_being_forced_to_stop(tmp_path):
+    with Sandbox([Site("shop.example", latency=30)]) as sandbox, socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(8)
+        store = {"EZCAPTCHA_STORE": f"redis://127.0.0.1:{deaf.getsockname()[1]}"}
+        process, _ = start_crawl(tmp_path, sandbox, 1, 4, **store)
+        deaf.settimeout(20)
+        connection, _ = deaf.accept()
+        with connection:
+            force(process, tmp_path / "log1.txt", signal.SIGINT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -63,7 +64,7 @@ def crawler_with(downloader, engine_slot=None):
 
 
 class MemoryBackend:
-    """Keeps strings in memory; the test may take it down."""
+    """Keeps strings in memory; the test may take it down, or have it not answer for a while."""
 
     def __init__(self, clock=lambda: 0.0):
         self.clock = clock
@@ -71,31 +72,46 @@ class MemoryBackend:
         self.rejected = {}
         self.leases_by_place = {}
         self.is_down = False
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked = False
+        self.reads = []
 
     def __str__(self):
         return "memory"
 
-    def read(self, place):
+    def read(self, places):
         self.check()
-        fields = dict(self.fields.get(place, {}))
-        rejected = dict(self.rejected.get(place, {}))
-        return fields, rejected, self.leases_by_place.get(place), self.clock()
+        self.reads.append(places)
+        return [
+            (
+                dict(self.fields.get(place, {})),
+                dict(self.rejected.get(place, {})),
+                self.leases_by_place.get(place),
+                self.clock(),
+            )
+            for place in places
+        ]
 
-    def write(self, place, fields):
+    def write(self, places):
         self.check()
-        self.fields.setdefault(place, {}).update(fields)
+        for place, fields in places.items():
+            self.fields.setdefault(place, {}).update(fields)
 
-    def reject(self, place, clearance_id, *, unused, fields):
+    def reject(self, rejections):
         self.check()
-        self.rejected.setdefault(place, {})[clearance_id] = unused
-        for name in fields:
-            self.fields[place].pop(name, None)
+        for place, clearance_id, unused, fields in rejections:
+            self.rejected.setdefault(place, {})[clearance_id] = unused
+            for name in fields:
+                self.fields[place].pop(name, None)
 
-    def update_lease(self, place, change):
-        self.check()
-        lease = change(self.leases_by_place.get(place), self.clock())
-        if lease is not None:
-            self.leases_by_place[place] = lease
+    def update_leases(self, changes):
+        for (place, change), contents in zip(
+            changes.items(), self.read(list(changes)), strict=True
+        ):
+            lease = change(contents)
+            if lease is not None:
+                self.leases_by_place[place] = lease
 
     def leases(self):
         self.check()
@@ -106,6 +122,8 @@ class MemoryBackend:
         yield from self.fields.items()
 
     def check(self):
+        self.asked = True
+        self.answers.wait(10)
         if self.is_down:
             raise StoreError("it is down")
 

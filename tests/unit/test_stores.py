@@ -26,7 +26,7 @@ from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.clearances.record import Location, Record
 from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.exit import Exit
-from scrapy_ezcaptcha.stores import Store, StoreError, sharing, thread
+from scrapy_ezcaptcha.stores import Store, StoreError, looks, sharing, thread
 from scrapy_ezcaptcha.stores.lease import TASK_SECONDS, LeaseState, SolveFailure
 from scrapy_ezcaptcha.stores.records import fields_of, records_in
 from scrapy_ezcaptcha.stores.redis import RedisBackend
@@ -176,6 +176,18 @@ class TestClearances:
             one.put(Record(clearance(number)))
             one.reject(PLACE, f"task{number}", unused=unused)
         assert view(other, PLACE).rejected == {"task1": True, "task2": False}
+
+    def test_several_places_are_read_and_written_at_once(self, pair):
+        one, other, _ = pair
+        places = [(f"{number}.example", EXIT) for number in range(300)]
+        one.put(*(Record(replace(clearance(1), zone=zone)) for zone, _ in places[1:]))
+        one.reject(places[1], "task1")
+        lease = one.acquire(places[2], LEASE)
+        views = other.get_all(places)
+        assert [len(records) for records, *_ in views] == [0, 0, *[1] * 298]
+        assert [bool(rejected) for _, rejected, *_ in views[:3]] == [False, True, False]
+        assert [state.token for _, _, state, _ in views[:3]] == [0, 0, lease.token]
+        assert other.get_all([]) == []
 
     def test_it_answers(self, pair):
         assert pair[0].check() is None  # it raises otherwise
@@ -528,9 +540,13 @@ async def sleep(reactor, seconds):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(thread, "_RETRY_SECONDS", 0.02)
+    for name in ("_RETRY_SECONDS", "_LONG_RETRY_SECONDS"):
+        monkeypatch.setattr(thread, name, 0.02)
+    monkeypatch.setattr(thread, "_SETTLE_SECONDS", 0.1)
     monkeypatch.setattr(sharing, "_FOLLOW_SECONDS", 0.01)
-    monkeypatch.setattr(sharing, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "_WRITE_SECONDS", 0)
+    for name in ("_PAUSE_SECONDS", "_MAX_PAUSE_SECONDS", "_MIN_AGE"):  # each look is awaited
+        monkeypatch.setattr(looks, name, 0)
 
 
 class Process:
@@ -625,7 +641,7 @@ class TestSharing:
             backend.is_down = True
             with pytest.raises(StoreError):
                 await ours.sharing.acquire(PLACE)
-            assert not ours.sharing.is_available(PLACE)
+            assert ours.sharing.is_down
             ours.known.add(clearance())
             gone = clearance(9, OTHER_EXIT)
             ours.known.add(gone)
@@ -637,7 +653,7 @@ class TestSharing:
             backend.is_down = False
             while "answers again" not in caplog.text:
                 await sleep(reactor, 0.01)
-            assert ours.sharing.is_available(PLACE)
+            assert await ours.sharing.is_available(PLACE)
             await ours.sharing.refresh(PLACE)
             await theirs.sharing.refresh(PLACE)
             await close(ours, theirs)
@@ -648,6 +664,124 @@ class TestSharing:
         assert len(warnings) == 1
         assert "The store memory does not answer (it is down)" in warnings[0]
         assert view(Store(backend, KEY), (ZONE, OTHER_EXIT)).rejected == {"task9": True}
+
+    def test_a_server_without_memory_is_down_until_it_can_be_written(
+        self, server, quick, run, running_reactor, caplog
+    ):
+        caplog.set_level("INFO", "scrapy_ezcaptcha")
+        server.client.flushall()
+        ours, theirs = (Process(RedisBackend(server.url), running_reactor) for _ in range(2))
+
+        async def scenario():
+            await ours.sharing.refresh(PLACE)
+            server.client.config_set("maxmemory", 1)
+            ours.known.add(clearance())
+            ours.sharing.write_soon()
+            for _ in range(20):
+                await sleep(running_reactor, 0.02)
+                await ours.sharing.refresh(PLACE)
+            said = [record.message for record in caplog.records]
+            is_down = ours.sharing.is_down
+            server.client.config_set("maxmemory", 0)
+            while "answers again" not in caplog.text:
+                await sleep(running_reactor, 0.02)
+            await theirs.sharing.refresh(PLACE)
+            await close(ours, theirs)
+            return said, is_down, theirs.ids()
+
+        try:
+            said, is_down, learned = run(scenario)
+        finally:
+            server.client.config_set("maxmemory", 0)
+        assert is_down
+        assert len(said) == 1
+        assert "(OutOfMemoryError: command not allowed when used memory > 'maxmemory'.)" in said[0]
+        assert learned == ["task1"]
+
+    def test_a_store_that_comes_and_goes_is_a_warning_once_a_minute(self, two, run, caplog):
+        ours, theirs, backend, reactor = two
+        caplog.set_level("INFO", "scrapy_ezcaptcha")
+
+        async def scenario():
+            for count in range(1, 4):
+                backend.is_down = True
+                await ours.sharing.refresh(PLACE, is_urgent=True)
+                backend.is_down = False
+                while caplog.text.count("answers again") < count:
+                    await sleep(reactor, 0.01)
+            await close(ours, theirs)
+
+        run(scenario)
+        levels = [record.levelname for record in caplog.records]
+        assert levels == ["WARNING", *["INFO"] * 5]
+
+    def test_who_wants_to_solve_waits_a_little_for_a_store_that_is_away(self, two, run):
+        ours, theirs, backend, reactor = two
+
+        async def scenario():
+            ours.known.add(clearance())
+            await ours.sharing.refresh(PLACE)
+            backend.is_down = True
+            for crawl in (ours, theirs):
+                await crawl.sharing.refresh(PLACE, is_urgent=True)
+            backend.fields.clear()
+            reactor.callLater(0.1, setattr, backend, "is_down", False)
+            assert await theirs.sharing.is_available(PLACE)
+            lease = await theirs.sharing.acquire(PLACE)
+            lease.release()
+            await close(ours, theirs)
+            return theirs.ids()
+
+        assert run(scenario) == ["task1"]  # it was written again before theirs would have paid
+
+    def test_who_wants_to_solve_does_not_wait_for_long(self, two, run, monkeypatch):
+        monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.1)
+        ours, theirs, backend, _ = two
+
+        async def scenario():
+            backend.is_down = True
+            await ours.sharing.refresh(PLACE)
+            return await ours.sharing.is_available(PLACE)
+
+        assert run(scenario) is False
+        run(lambda: close(ours, theirs))
+
+    def test_a_store_that_forgot_a_lease_hears_of_it_before_another_process_solves(self, two, run):
+        ours, theirs, backend, reactor = two
+
+        async def scenario():
+            lease = await ours.sharing.acquire(PLACE)
+            lease.note_task("task1")
+            assert await theirs.sharing.acquire(PLACE) is None
+            following = Deferred.fromCoroutine(theirs.sharing.follow(PLACE))
+            await sleep(reactor, 0.05)
+            backend.leases_by_place.clear()
+            await sleep(reactor, 0.05)
+            assert not following.called
+            lease.note_task("task1")  # as it does every few seconds
+            ours.known.add(clearance())
+            lease.release()
+            await following
+            await close(ours, theirs)
+            return theirs.ids()
+
+        assert run(scenario) == ["task1"]
+
+    def test_a_lease_that_was_released_while_the_store_was_away_is_released_later(self, two, run):
+        ours, theirs, backend, _ = two
+
+        async def scenario():
+            lease = await ours.sharing.acquire(PLACE)
+            backend.is_down = True
+            lease.release()
+            await ours.sharing.refresh(PLACE, is_urgent=True)
+            backend.is_down = False
+            assert await ours.sharing.is_available(PLACE)
+            theirs_lease = await theirs.sharing.acquire(PLACE)
+            await close(ours, theirs)
+            return theirs_lease is not None
+
+        assert run(scenario)
 
     def test_a_store_that_forgot_everything_is_told_again(self, two, run):
         ours, theirs, backend, _ = two
@@ -664,19 +798,148 @@ class TestSharing:
 
         assert run(scenario) == ["task1"]
 
+    def test_first_looks_at_many_places_are_one_call(self, two, run):
+        ours, theirs, backend, reactor = two
+        places = [(f"{number}.example", EXIT) for number in range(50)]
+
+        async def scenario():
+            theirs.known.add(replace(clearance(), zone="7.example"))
+            await theirs.sharing.close()
+            backend.reads.clear()
+            backend.asked = False
+            backend.answers.clear()
+            waiting = [Deferred.fromCoroutine(ours.sharing.refresh(place)) for place in places]
+            while not backend.asked:
+                await sleep(reactor, 0.01)
+            waiting += [Deferred.fromCoroutine(ours.sharing.refresh(place)) for place in places]
+            backend.answers.set()
+            for look in waiting:
+                await look
+            await close(ours)
+
+        run(scenario)
+        assert [len(names) for names in backend.reads] == [50]
+        assert len(ours.known.records(places[7])) == 1
+
+    def test_solves_of_many_places_are_noted_together(self, two, run):
+        ours, theirs, backend, reactor = two
+        places = [(f"{number}.example", EXIT) for number in range(50)]
+
+        async def scenario():
+            acquired = [Deferred.fromCoroutine(ours.sharing.acquire(place)) for place in places]
+            leases = [await each for each in acquired]
+            for number, lease in enumerate(leases):
+                lease.note_task(f"task{number}")
+            noted = [None]
+            while None in noted:
+                await sleep(reactor, 0.01)
+                states = map(LeaseState.from_json, list(backend.leases_by_place.values()))
+                noted = [state.task_id for state in states]
+            await close(ours, theirs)
+            return sorted(noted)
+
+        assert run(scenario) == sorted(f"task{number}" for number in range(50))
+        assert [len(set(names)) for names in backend.reads[:2]] == [50, 50]
+
+    def test_a_task_that_was_noted_just_now_is_in_the_store_after_the_end(self, two, run):
+        ours, theirs, _, _ = two
+
+        async def scenario():
+            lease = await ours.sharing.acquire(PLACE)
+            lease.release(keep_task=True)
+            await ours.sharing.refresh(PLACE)
+            lease.note_task("task1")  # a call that created it has ended
+            lease.release(keep_task=True)
+            await close(ours)
+            lease = await theirs.sharing.acquire(PLACE)
+            await close(theirs)
+            return lease.task_id
+
+        assert run(scenario) == "task1"
+
+    def test_a_request_to_a_known_place_does_not_wait_for_a_slow_store(self, two, run, monkeypatch):
+        monkeypatch.setattr(looks, "_MIN_AGE", 1e9)
+        ours, theirs, backend, reactor = two
+
+        async def scenario():
+            ours.known.add(clearance())
+            await ours.sharing.refresh(PLACE)
+            backend.answers.clear()
+            waiting = [Deferred.fromCoroutine(ours.sharing.refresh(PLACE)) for _ in range(3)]
+            assert all(one.called for one in waiting)
+            theirs.known.add(clearance(2))
+            backend.answers.set()
+            await theirs.sharing.refresh(PLACE)
+            while ours.ids() != ["task1", "task2"]:
+                await Deferred.fromCoroutine(ours.sharing.refresh(PLACE))
+                await sleep(reactor, 0.01)
+            await close(ours, theirs)
+
+        run(scenario)
+
+    def test_where_nobody_is_challenged_the_store_is_asked_less_and_less_often(
+        self, two, run, monkeypatch
+    ):
+        monkeypatch.setattr(looks, "_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr(looks, "_MAX_PAUSE_SECONDS", 1000)
+        ours, theirs, backend, reactor = two
+
+        async def look_often():
+            backend.reads.clear()
+            for _ in range(100):
+                await ours.sharing.refresh(PLACE)
+                await sleep(reactor, 0.01)
+            return len(backend.reads)
+
+        async def scenario():
+            quiet = await look_often()
+            ours.known.note_challenge(HERE)
+            busy = await look_often()
+            await close(ours, theirs)
+            return quiet, busy
+
+        quiet, busy = run(scenario)
+        assert quiet < 15  # 2 to that number of pauses
+        assert busy > 2 * quiet
+
+    def test_where_a_slow_store_knows_nothing_new_places_are_not_waited_for(
+        self, two, run, monkeypatch
+    ):
+        monkeypatch.setattr(looks, "_SLOW_SECONDS", 0)
+        monkeypatch.setattr(looks, "_MIN_AGE", 1e9)
+        ours, theirs, backend, reactor = two
+        places = [(f"{number}.example", EXIT) for number in range(20)]
+
+        async def scenario():
+            for place in places:
+                await ours.sharing.refresh(place)
+            theirs.known.add(clearance())
+            await theirs.sharing.refresh(PLACE)
+            backend.answers.clear()
+            assert Deferred.fromCoroutine(ours.sharing.refresh(PLACE)).called
+            backend.answers.set()
+            while not ours.ids():
+                await sleep(reactor, 0.01)
+            other = Deferred.fromCoroutine(ours.sharing.refresh((ZONE, OTHER_EXIT)))
+            is_awaited = not other.called  # again, because something was known
+            await close(ours, theirs)
+            return is_awaited
+
+        assert run(scenario)
+
     def test_a_bug_of_a_store_is_no_bug_of_the_crawl(self, two, run, monkeypatch):
         ours, theirs, backend, _ = two
-        monkeypatch.setattr(backend, "read", lambda place: 1 / 0)
+        monkeypatch.setattr(backend, "read", lambda places: 1 / 0)
 
         async def scenario():
             await ours.sharing.refresh(PLACE)
             with pytest.raises(StoreError):
                 await ours.sharing.acquire(PLACE)
-            available = ours.sharing.is_available(PLACE)
+            is_down = ours.sharing.is_down
             await close(ours, theirs)
-            return available
+            return is_down
 
-        assert run(scenario) is False
+        assert run(scenario)
 
     def test_what_others_found_useless_counts_here_if_it_was_in_our_time(self, two, run):
         ours, theirs, _, _ = two
@@ -736,8 +999,9 @@ class TestSharing:
         known.add(clearance())
         alone = Sharing(known, None, reactor=Clock(), stats=Stats(), log=LOG)
         assert not alone.is_on
-        assert not alone.is_available(PLACE)
-        for coroutine in (alone.refresh(PLACE), alone.close()):
-            with pytest.raises(StopIteration):
+        assert not alone.is_down
+        for coroutine in (alone.refresh(PLACE), alone.is_available(PLACE), alone.close()):
+            with pytest.raises(StopIteration) as ended:
                 coroutine.send(None)
+            assert not ended.value.value
         assert known.take_changes() == {}  # nor is anything kept for later

@@ -283,10 +283,10 @@ class TestPutOff:
         waiting = waiting_with(downloader_of_two(), limit=1)
         with waiting.hold(request(), "a"):
             turn = Deferred.fromCoroutine(
-                waiting.until_room(request(), "b", is_last=True, is_challenged=False)
+                waiting.until_room(request(), "b", True, is_challenged=False)
             )
             further = Deferred.fromCoroutine(
-                waiting.until_room(request(), "b", is_last=True, is_challenged=False)
+                waiting.until_room(request(), "b", True, is_challenged=False)
             )
             assert not turn.called
         assert turn.called
@@ -306,7 +306,7 @@ class TestPutOff:
 
     def goes(self, waiting, place, *, is_challenged):
         """Whether a request goes at once; if not, it is put off."""
-        until = waiting.until_room(request(), place, is_last=False, is_challenged=is_challenged)
+        until = waiting.until_room(request(), place, False, is_challenged=is_challenged)
         put_off = []
         Deferred.fromCoroutine(until).addErrback(lambda failure: put_off.append(failure.value))
         assert all(isinstance(one, TooManyWaiting) for one in put_off)

@@ -1,0 +1,158 @@
+"""When the store is asked what others know of a place, and whether a request waits for that.
+
+All places that are due are asked about in one call, and one call is under way at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from scrapy_ezcaptcha.lru import Lru
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from scrapy_ezcaptcha.clearances.clearance import Place
+    from scrapy_ezcaptcha.stores.store import View
+
+_PAUSE_SECONDS = 0.25  # between two looks at a place
+_MAX_PAUSE_SECONDS = 4.0  # the same where nothing is known and nobody was challenged
+
+# A request waits for a look only if the last one was so many times as long ago as a look takes:
+# a store that answers slowly makes a crawl slower by a fortieth at most.
+_MIN_AGE = 40
+
+# After so many places in a row of which nothing was known, the first request to a further one
+# does not wait, if the store takes longer than this.
+_MAX_NOTHING = 16
+_SLOW_SECONDS = 0.02
+
+_MAX_PLACES = 10_000
+
+
+_Answers: TypeAlias = "dict[Place, list[Deferred[View | None]]]"
+
+
+class Look(NamedTuple):
+    """When a place was last looked at, and the pause after that."""
+
+    at: float
+    pause: float
+
+
+@dataclass(eq=False)
+class Looks:
+    """Looks at places.
+
+    ``read`` asks the store and returns what it answered, an empty dict if it does not answer.
+    ``is_quiet`` tells whether nothing is known of a place and nobody was challenged there: it is
+    looked at less and less often.
+    """
+
+    read: Callable[[Sequence[Place]], Deferred[Mapping[Place, View]]]
+    is_quiet: Callable[[Place], bool]
+    reactor: Any
+
+    def __post_init__(self) -> None:
+        self._last: Lru[Place, Look] = Lru(_MAX_PLACES)
+        self._wanted: _Answers = {}
+        self._next: Any = None  # the call that begins the next look
+        self._asked: _Answers = {}  # by the look under way
+        self._is_under_way = False
+        self._found_nothing = 0  # at how many first looks in a row
+        self._ended_at = 0.0
+        self._seconds = 0.0  # which the last look took
+
+    def has_seen(self, place: Place) -> bool:
+        """Whether *place* was looked at before."""
+        return self._last.get(place) is not None
+
+    def seen(self, place: Place) -> None:
+        """Note that *place* was looked at just now."""
+        last, is_quiet = self._last.get(place), self.is_quiet(place)
+        pause = _PAUSE_SECONDS
+        if last is None:
+            self._found_nothing = self._found_nothing + 1 if is_quiet else 0
+        elif is_quiet:
+            pause = min(2 * last.pause, _MAX_PAUSE_SECONDS)
+        self._last.put(place, Look(self.reactor.seconds(), pause))
+
+    async def refresh(self, place: Place) -> None:
+        """Have *place* looked at, if it is due.
+
+        Waits for that only if it was never looked at, or long ago. After many places in a row of
+        which a slow store knew nothing, not for a new one either: it is seldom worth it.
+        """
+        last = self._last.get(place)
+        if last is None:
+            is_slow = self._seconds > _SLOW_SECONDS
+            if is_slow and self._found_nothing >= _MAX_NOTHING and self.is_quiet(place):
+                self._look_later(place)
+            else:
+                await self._look_or_join(place)
+            return
+        age = self.reactor.seconds() - last.at
+        pause = last.pause if self.is_quiet(place) else _PAUSE_SECONDS
+        if age >= max(pause, _MIN_AGE * self._seconds):
+            await self._look_or_join(place)
+        elif age >= pause and place not in self._asked:
+            self._look_later(place)
+
+    async def look(self, place: Place) -> View | None:
+        """Return what the store knows of *place*, from now on; None if it does not answer."""
+        answer: Deferred[View | None] = Deferred()
+        self._wanted.setdefault(place, []).append(answer)
+        self._begin_in(0.0)
+        return await maybe_deferred_to_future(answer)
+
+    async def _look_or_join(self, place: Place) -> None:
+        """Look at *place*, or wait for the look at it that is under way."""
+        answers = self._asked.get(place)
+        if answers is None:
+            await self.look(place)
+            return
+        answer: Deferred[View | None] = Deferred()
+        answers.append(answer)
+        await maybe_deferred_to_future(answer)
+
+    def _look_later(self, place: Place) -> None:
+        """Have *place* looked at with the next ones."""
+        if place not in self._wanted:
+            self._wanted[place] = []
+            self._begin_in(self._ended_at + _PAUSE_SECONDS - self.reactor.seconds())
+
+    def _begin_in(self, seconds: float) -> None:
+        """Begin the next look in so many seconds at the latest, once none is under way."""
+        if self._is_under_way:
+            return
+        begins_at = self.reactor.seconds() + max(seconds, 0.0)
+        if self._next is None:
+            self._next = self.reactor.callLater(max(seconds, 0.0), self._begin)
+        elif self._next.getTime() > begins_at:
+            self._next.reset(max(seconds, 0.0))
+
+    def _begin(self) -> None:
+        asked = self._asked = self._wanted
+        self._wanted = {}
+        self._next, self._is_under_way = None, True
+        began = self.reactor.seconds()
+
+        def ended(result: Mapping[Place, View] | Failure) -> Any:
+            views = {} if isinstance(result, Failure) else result
+            self._asked, self._is_under_way = {}, False
+            self._ended_at = self.reactor.seconds()
+            self._seconds = self._ended_at - began
+            if self._wanted:
+                is_awaited = any(self._wanted.values())
+                self._begin_in(0.0 if is_awaited else _PAUSE_SECONDS)
+            for place, answers in asked.items():
+                for answer in answers:
+                    answer.callback(views.get(place))
+            return result
+
+        self.read(list(asked)).addBoth(ended)
