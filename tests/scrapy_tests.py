@@ -1,0 +1,212 @@
+"""Runs Scrapy's own tests with the middleware in each crawler, and compares with a run without it.
+
+``python tests/scrapy_tests.py --modes idle tests/test_engine.py``. The tests come with the source
+distribution of the installed Scrapy. It has an environment of its own in ``.tox``, with the
+middleware among the default settings, which reach the crawls in subprocesses too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import venv
+from collections import Counter
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, NamedTuple
+from xml.etree import ElementTree
+
+from support import clean_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".tox" / f"scrapy-tests-{version('scrapy')}"
+PYTHON = HOME / "venv" / "bin" / "python"
+SOURCE = HOME / "source"
+DEFAULTS = SOURCE / "scrapy" / "settings" / "default_settings.py"
+
+SECONDS_OF_TEST = 60  # a test that hangs fails
+SECONDS_OF_RUN = 1800
+OPTIONS = (
+    *("-m", "not requires_internet", "--no-cov", "-p", "no:cacheprovider"),
+    *("--timeout", str(SECONDS_OF_TEST), "--timeout-method", "thread"),  # also ends a reactor
+    *("--max-worker-restart", "100"),  # each such end takes one
+)
+
+BASE = "base"
+#: What each mode appends to Scrapy's default settings.
+MODES = {
+    BASE: "",
+    "idle": 'DOWNLOADER_MIDDLEWARES_BASE["scrapy_ezcaptcha.EzCaptchaMiddleware"] = 585',
+    "busy": 'DOWNLOADER_MIDDLEWARES_BASE["scrapy.busy_ezcaptcha.Busy"] = 585',
+    "store": """\
+DOWNLOADER_MIDDLEWARES_BASE["scrapy_ezcaptcha.EzCaptchaMiddleware"] = 585
+EZCAPTCHA_STORE = {store!r}""",
+}
+ENABLED = """
+EZCAPTCHA_CLIENT_KEY = "none"
+EZCAPTCHA_API_URL = "http://127.0.0.1:9"  # nothing listens there
+EZCAPTCHA_TRANSPARENT_MODE = True
+"""
+BUSY = '''\
+"""As if each zone had met a challenge, and had a clearance for another exit."""
+
+from scrapy_ezcaptcha import EzCaptchaMiddleware
+
+
+class Busy(EzCaptchaMiddleware):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._known.has_zone = lambda zone: True
+        self._follow_requests()
+'''
+
+
+class Outcome(NamedTuple):
+    """How a test ended, and the first line of why."""
+
+    name: str
+    why: str = ""
+
+
+Outcomes = dict[str, Outcome]
+NOT_RUN = Outcome("not run")
+BAD_ENDS = ("failure", "error", "skipped")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    modes = ",".join(mode for mode in MODES if mode != BASE)
+    parser.add_argument("--modes", default=modes, help=f"some of {modes}")
+    parser.add_argument("tests", nargs="...", help="arguments of pytest, instead of all tests")
+    options = parser.parse_args()
+    prepare()
+    tests = options.tests or ["tests"]
+    base = run_tests(BASE, *tests)
+    found = [compare(mode, base, run_tests(mode, *tests)) for mode in options.modes.split(",")]
+    return int(any(found))
+
+
+def prepare() -> None:
+    """Make the environment, if it is not there, and bring this project in it up to date."""
+    ready = HOME / "ready"
+    if not ready.exists():
+        shutil.rmtree(HOME, ignore_errors=True)
+        venv.create(HOME / "venv", with_pip=True)
+        sdist = ("--no-deps", "--no-binary", "scrapy", f"scrapy=={version('scrapy')}")
+        pip("download", "--dest", HOME / "sdist", *sdist)
+        (archive,) = (HOME / "sdist").iterdir()
+        with tarfile.open(archive) as packed:
+            packed.extractall(HOME / "unpacked", filter="data")
+        (unpacked,) = (HOME / "unpacked").iterdir()
+        unpacked.rename(SOURCE)
+        shutil.copy(DEFAULTS, HOME)
+        (SOURCE / "scrapy" / "busy_ezcaptcha.py").write_text(BUSY, encoding="utf-8")
+        (HOME / "requirements.txt").write_text(requirements(), encoding="utf-8")
+        pip("install", "--requirement", HOME / "requirements.txt", "--editable", SOURCE)
+        ready.touch()
+    pip("install", "--editable", ROOT)
+
+
+def requirements() -> str:
+    """What Scrapy's tests need, from its ``tox.ini``, with the optional packages."""
+    tox = configparser.RawConfigParser()
+    tox.read(SOURCE / "tox.ini", encoding="utf-8")
+    lines = tox["test-requirements"]["deps"] + tox["testenv:extra-deps"]["deps"]
+    kept = [line for line in lines.splitlines() if not line.startswith("{")]
+    return "\n".join([*kept, "pytest < 9.2"])  # which breaks fixtures of these tests
+
+
+def pip(*arguments: object) -> None:
+    command = [PYTHON, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    subprocess.run([str(part) for part in command], check=True)
+
+
+def run_tests(mode: str, *tests: str, label: str = "", workers: str = "auto") -> Outcomes:
+    """Run *tests* in *mode*, with their output in a file, and return the outcome of each."""
+    report = HOME / f"{mode}{label}.xml"
+    report.unlink(missing_ok=True)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, report.with_suffix(".log").open("w") as log:
+        store = str(Path(folder) / "clearances.sqlite")
+        lines = MODES[mode].format(store=store) + ENABLED if MODES[mode] else ""
+        DEFAULTS.write_text((HOME / DEFAULTS.name).read_text("utf-8") + lines, "utf-8")
+        command = [PYTHON, "-m", "pytest", "-n", workers, *OPTIONS, f"--junitxml={report}", *tests]
+        run_group([str(part) for part in command], log)
+    if not report.exists():
+        sys.exit(f"{mode}: the tests came to no end, see {log.name}")
+    outcomes = read_report(report)
+    if not label:
+        counts = Counter(outcome.name for outcome in outcomes.values())
+        print(f"{mode}: {len(outcomes)} tests in {time.monotonic() - started:.0f} s: {counts}")
+    return outcomes
+
+
+def run_group(command: list[str], log: IO[str]) -> None:
+    """Run *command* in a process group of its own, and end what it leaves behind."""
+    environment = {**clean_environment(), "PYTHONPATH": ""}
+    process = subprocess.Popen(
+        command, cwd=SOURCE, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        process.wait(SECONDS_OF_RUN)
+    except subprocess.TimeoutExpired:
+        print(f"not over after {SECONDS_OF_RUN} s", file=log)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def read_report(report: Path) -> Outcomes:
+    outcomes: Outcomes = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        ends = [Outcome(child.tag, why(child)) for child in case if child.tag in BAD_ENDS]
+        outcomes[node_id(case)] = ends[0] if ends else Outcome("passed")
+    return outcomes
+
+
+def node_id(case: ElementTree.Element) -> str:
+    """Return the argument for which pytest runs that test."""
+    parts = case.attrib["classname"].split(".")
+    modules = (Path(*parts[:end]).with_suffix(".py") for end in range(1, len(parts) + 1))
+    module = next(path for path in modules if (SOURCE / path).is_file())
+    return "::".join([str(module), *parts[len(module.parts) :], case.attrib["name"]])
+
+
+def why(end: ElementTree.Element) -> str:
+    lines = end.attrib.get("message", "").splitlines()
+    return lines[0] if lines else ""
+
+
+def compare(mode: str, base: Outcomes, outcomes: Outcomes) -> int:
+    """Print the tests that end otherwise in *mode*, and return how many do so again."""
+    tests = sorted(test for test in {*base, *outcomes} if differs(test, base, outcomes))
+    if not tests:
+        return 0
+    print(f"{mode}: {len(tests)} tests differ; again, with nothing beside them:", flush=True)
+    base_again, again = (
+        run_tests(each, *tests, label="-again", workers="1") for each in (BASE, mode)
+    )
+    lasting = [test for test in tests if differs(test, base_again, again)]
+    for test in tests:
+        before, after = base.get(test, NOT_RUN), outcomes.get(test, NOT_RUN)
+        word = "differs" if test in lasting else "flaky"
+        print(f"  {word}: {test}: {before.name}, in {mode} {after.name} {after.why or before.why}")
+    return len(lasting)
+
+
+def differs(test: str, base: Outcomes, outcomes: Outcomes) -> bool:
+    ends = {each.get(test, NOT_RUN).name for each in (base, outcomes)}
+    return len(ends) > 1 or NOT_RUN.name in ends
+
+
+if __name__ == "__main__":
+    sys.exit(main())
