@@ -57,7 +57,7 @@ lint: .venv/test .venv/lint  ## style and types
 wheel: .venv/lint  ## build wheel (twice, to the same bytes) and sdist, install each
 	$(RUN) tests/check_wheel.py
 
-scrapy-tests: .venv/test  ## Scrapy's own tests, without the middleware and with it in each crawler; ARGS="--modes idle"
+scrapy-tests: .venv/test  ## Scrapy's own tests, with the middleware in each crawler; ARGS="--mode idle"
 	$(RUN) tests/scrapy_tests.py $(ARGS)
 
 clean:

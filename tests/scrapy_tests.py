@@ -1,6 +1,6 @@
 """Runs Scrapy's own tests with the middleware in each crawler, and compares with a run without it.
 
-``python tests/scrapy_tests.py --modes idle tests/test_engine.py``. The tests come with the source
+``python tests/scrapy_tests.py --mode idle tests/test_engine.py``. The tests come with the source
 distribution of the installed Scrapy. It has an environment of its own in ``.tox``, with the
 middleware among the default settings, which reach the crawls in subprocesses too.
 """
@@ -30,6 +30,7 @@ from support import clean_environment
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".tox" / f"scrapy-tests-{version('scrapy')}"
 PYTHON = HOME / "venv" / "bin" / "python"
+MITMPROXY = HOME / "mitmproxy" / "bin" / "python"  # its dependencies clash with Scrapy's
 SOURCE = HOME / "source"
 DEFAULTS = SOURCE / "scrapy" / "settings" / "default_settings.py"
 
@@ -54,6 +55,7 @@ EZCAPTCHA_STORE = {store!r}""",
 ENABLED = """
 EZCAPTCHA_CLIENT_KEY = "none"
 EZCAPTCHA_API_URL = "http://127.0.0.1:9"  # nothing listens there
+EZCAPTCHA_PROXY = "http://user:password@127.0.0.1:9"  # for replays, of which there are none
 EZCAPTCHA_TRANSPARENT_MODE = True
 """
 BUSY = '''\
@@ -79,28 +81,29 @@ class Outcome(NamedTuple):
 
 Outcomes = dict[str, Outcome]
 NOT_RUN = Outcome("not run")
-BAD_ENDS = ("failure", "error", "skipped")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    modes = ",".join(mode for mode in MODES if mode != BASE)
-    parser.add_argument("--modes", default=modes, help=f"some of {modes}")
+    modes = [mode for mode in MODES if mode != BASE]
+    parser.add_argument("--mode", action="append", choices=modes, help="can be repeated")
     parser.add_argument("tests", nargs="...", help="arguments of pytest, instead of all tests")
     options = parser.parse_args()
+    os.environ.pop("PYTHONPATH", None)  # support sets it
     prepare()
     tests = options.tests or ["tests"]
     base = run_tests(BASE, *tests)
-    found = [compare(mode, base, run_tests(mode, *tests)) for mode in options.modes.split(",")]
+    found = [compare(mode, base, run_tests(mode, *tests)) for mode in options.mode or modes]
     return int(any(found))
 
 
 def prepare() -> None:
-    """Make the environment, if it is not there, and bring this project in it up to date."""
+    """Make the environment if it is not there, and bring this project in it up to date."""
     ready = HOME / "ready"
     if not ready.exists():
         shutil.rmtree(HOME, ignore_errors=True)
-        venv.create(HOME / "venv", with_pip=True)
+        for python in (PYTHON, MITMPROXY):
+            venv.create(python.parents[1], with_pip=True)
         sdist = ("--no-deps", "--no-binary", "scrapy", f"scrapy=={version('scrapy')}")
         pip("download", "--dest", HOME / "sdist", *sdist)
         (archive,) = (HOME / "sdist").iterdir()
@@ -109,11 +112,12 @@ def prepare() -> None:
         (unpacked,) = (HOME / "unpacked").iterdir()
         unpacked.rename(SOURCE)
         shutil.copy(DEFAULTS, HOME)
-        (SOURCE / "scrapy" / "busy_ezcaptcha.py").write_text(BUSY, encoding="utf-8")
         (HOME / "requirements.txt").write_text(requirements(), encoding="utf-8")
         pip("install", "--requirement", HOME / "requirements.txt", "--editable", SOURCE)
+        pip("install", "mitmproxy", python=MITMPROXY)
         ready.touch()
     pip("install", "--editable", ROOT)
+    (SOURCE / "scrapy" / "busy_ezcaptcha.py").write_text(BUSY, encoding="utf-8")
 
 
 def requirements() -> str:
@@ -125,8 +129,8 @@ def requirements() -> str:
     return "\n".join([*kept, "pytest < 9.2"])  # which breaks fixtures of these tests
 
 
-def pip(*arguments: object) -> None:
-    command = [PYTHON, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+def pip(*arguments: object, python: Path = PYTHON) -> None:
+    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     subprocess.run([str(part) for part in command], check=True)
 
 
@@ -146,13 +150,14 @@ def run_tests(mode: str, *tests: str, label: str = "", workers: str = "auto") ->
     outcomes = read_report(report)
     if not label:
         counts = Counter(outcome.name for outcome in outcomes.values())
-        print(f"{mode}: {len(outcomes)} tests in {time.monotonic() - started:.0f} s: {counts}")
+        sums = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        print(f"{mode}: {sums} in {time.monotonic() - started:.0f} s", flush=True)
     return outcomes
 
 
 def run_group(command: list[str], log: IO[str]) -> None:
     """Run *command* in a process group of its own, and end what it leaves behind."""
-    environment = {**clean_environment(), "PYTHONPATH": ""}
+    environment = clean_environment(MITMDUMP=str(MITMPROXY.with_name("mitmdump")))
     process = subprocess.Popen(
         command, cwd=SOURCE, env=environment, stdout=log, stderr=log, start_new_session=True
     )
@@ -168,8 +173,9 @@ def run_group(command: list[str], log: IO[str]) -> None:
 def read_report(report: Path) -> Outcomes:
     outcomes: Outcomes = {}
     for case in ElementTree.parse(report).iter("testcase"):
-        ends = [Outcome(child.tag, why(child)) for child in case if child.tag in BAD_ENDS]
-        outcomes[node_id(case)] = ends[0] if ends else Outcome("passed")
+        bad = (child for child in case if child.tag in {"failure", "error", "skipped"})
+        ends = (Outcome(end.tag, end.get("message", "").partition("\n")[0]) for end in bad)
+        outcomes[node_id(case)] = next(ends, Outcome("passed"))
     return outcomes
 
 
@@ -179,11 +185,6 @@ def node_id(case: ElementTree.Element) -> str:
     modules = (Path(*parts[:end]).with_suffix(".py") for end in range(1, len(parts) + 1))
     module = next(path for path in modules if (SOURCE / path).is_file())
     return "::".join([str(module), *parts[len(module.parts) :], case.attrib["name"]])
-
-
-def why(end: ElementTree.Element) -> str:
-    lines = end.attrib.get("message", "").splitlines()
-    return lines[0] if lines else ""
 
 
 def compare(mode: str, base: Outcomes, outcomes: Outcomes) -> int:
