@@ -28,48 +28,36 @@ from xml.etree import ElementTree
 from support import clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME = ROOT / ".tox" / f"scrapy-tests-{version('scrapy')}"
+VERSION = version("scrapy")
+HOME = ROOT / ".tox" / f"scrapy-tests-{VERSION}"
 PYTHON = HOME / "venv" / "bin" / "python"
 MITMPROXY = HOME / "mitmproxy" / "bin" / "python"  # its dependencies clash with Scrapy's
-SOURCE = HOME / "source"
+SOURCE = HOME / f"scrapy-{VERSION}"
 DEFAULTS = SOURCE / "scrapy" / "settings" / "default_settings.py"
 
-SECONDS_OF_TEST = 60  # a test that hangs fails
-SECONDS_OF_RUN = 1800
+SECONDS = 1800  # of one run
 OPTIONS = (
     *("-m", "not requires_internet", "--no-cov", "-p", "no:cacheprovider"),
-    *("--timeout", str(SECONDS_OF_TEST), "--timeout-method", "thread"),  # also ends a reactor
-    *("--max-worker-restart", "100"),  # each such end takes one
+    *("--timeout=60", "--timeout-method=thread"),  # a test that hangs fails, and takes its worker
+    "--max-worker-restart=100",
 )
 
 BASE = "base"
+MIDDLEWARES = "DOWNLOADER_MIDDLEWARES_BASE"
 #: What each mode appends to Scrapy's default settings.
 MODES = {
     BASE: "",
-    "idle": 'DOWNLOADER_MIDDLEWARES_BASE["scrapy_ezcaptcha.EzCaptchaMiddleware"] = 585',
-    "busy": 'DOWNLOADER_MIDDLEWARES_BASE["scrapy.busy_ezcaptcha.Busy"] = 585',
-    "store": """\
-DOWNLOADER_MIDDLEWARES_BASE["scrapy_ezcaptcha.EzCaptchaMiddleware"] = 585
-EZCAPTCHA_STORE = {store!r}""",
+    "idle": f'{MIDDLEWARES}["scrapy_ezcaptcha.middleware.EzCaptchaMiddleware"] = 585',
+    "busy": f'{MIDDLEWARES}["scrapy.busy_ezcaptcha.BusyEzCaptchaMiddleware"] = 585',
 }
+MODES["store"] = MODES["idle"] + "\nEZCAPTCHA_STORE = {store!r}"
 ENABLED = """
 EZCAPTCHA_CLIENT_KEY = "none"
 EZCAPTCHA_API_URL = "http://127.0.0.1:9"  # nothing listens there
 EZCAPTCHA_PROXY = "http://user:password@127.0.0.1:9"  # for replays, of which there are none
 EZCAPTCHA_TRANSPARENT_MODE = True
+__all__ = sorted({*__all__, *(name for name in vars() if name.startswith("EZCAPTCHA_"))})
 """
-BUSY = '''\
-"""As if each zone had met a challenge, and had a clearance for another exit."""
-
-from scrapy_ezcaptcha import EzCaptchaMiddleware
-
-
-class Busy(EzCaptchaMiddleware):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._known.has_zone = lambda zone: True
-        self._follow_requests()
-'''
 
 
 class Outcome(NamedTuple):
@@ -104,20 +92,18 @@ def prepare() -> None:
         shutil.rmtree(HOME, ignore_errors=True)
         for python in (PYTHON, MITMPROXY):
             venv.create(python.parents[1], with_pip=True)
-        sdist = ("--no-deps", "--no-binary", "scrapy", f"scrapy=={version('scrapy')}")
-        pip("download", "--dest", HOME / "sdist", *sdist)
-        (archive,) = (HOME / "sdist").iterdir()
+        sdist = ("--no-deps", "--no-binary", "scrapy", f"scrapy=={VERSION}")
+        pip("download", "--dest", HOME, *sdist)
+        (archive,) = HOME.glob("scrapy-*.tar.gz")
         with tarfile.open(archive) as packed:
-            packed.extractall(HOME / "unpacked", filter="data")
-        (unpacked,) = (HOME / "unpacked").iterdir()
-        unpacked.rename(SOURCE)
+            packed.extractall(HOME, filter="data")
         shutil.copy(DEFAULTS, HOME)
         (HOME / "requirements.txt").write_text(requirements(), encoding="utf-8")
         pip("install", "--requirement", HOME / "requirements.txt", "--editable", SOURCE)
         pip("install", "mitmproxy", python=MITMPROXY)
         ready.touch()
     pip("install", "--editable", ROOT)
-    (SOURCE / "scrapy" / "busy_ezcaptcha.py").write_text(BUSY, encoding="utf-8")
+    shutil.copy(ROOT / "tests" / "busy_ezcaptcha.py", SOURCE / "scrapy")
 
 
 def requirements() -> str:
@@ -143,31 +129,41 @@ def run_tests(mode: str, *tests: str, label: str = "", workers: str = "auto") ->
         store = str(Path(folder) / "clearances.sqlite")
         lines = MODES[mode].format(store=store) + ENABLED if MODES[mode] else ""
         DEFAULTS.write_text((HOME / DEFAULTS.name).read_text("utf-8") + lines, "utf-8")
+        check_enabled(mode)
         command = [PYTHON, "-m", "pytest", "-n", workers, *OPTIONS, f"--junitxml={report}", *tests]
-        run_group([str(part) for part in command], log)
+        run_to_end([str(part) for part in command], log)
     if not report.exists():
         sys.exit(f"{mode}: the tests came to no end, see {log.name}")
     outcomes = read_report(report)
-    if not label:
-        counts = Counter(outcome.name for outcome in outcomes.values())
-        sums = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-        print(f"{mode}: {sums} in {time.monotonic() - started:.0f} s", flush=True)
+    counts = Counter(outcome.name for outcome in outcomes.values()).most_common()
+    sums = ", ".join(f"{count} {name}" for name, count in counts)
+    print(f"{mode}{label}: {sums} in {time.monotonic() - started:.0f} s", flush=True)
     return outcomes
 
 
-def run_group(command: list[str], log: IO[str]) -> None:
-    """Run *command* in a process group of its own, and end what it leaves behind."""
+def check_enabled(mode: str) -> None:
+    """Exit if crawls have the middleware in base, or lack it in a mode."""
+    command = [PYTHON, "-m", "scrapy", "fetch", DEFAULTS.as_uri()]
+    log = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=False).stderr
+    enabled = log.partition("Enabled downloader middlewares:")[2].partition("]")[0]
+    if not enabled or ("ezcaptcha" in enabled) == (mode == BASE):
+        sys.exit(f"{mode}: wrong downloader middlewares: {enabled or log}")
+
+
+def run_to_end(command: list[str], log: IO[str]) -> None:
+    """Run *command*, and end what a worker left behind that was ended with its test."""
     environment = clean_environment(MITMDUMP=str(MITMPROXY.with_name("mitmdump")))
-    process = subprocess.Popen(
-        command, cwd=SOURCE, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
+    process = subprocess.Popen(command, cwd=SOURCE, env=environment, stdout=log, stderr=log)
     try:
-        process.wait(SECONDS_OF_RUN)
+        process.wait(SECONDS)
     except subprocess.TimeoutExpired:
-        print(f"not over after {SECONDS_OF_RUN} s", file=log)
+        print(f"not over after {SECONDS} s", file=log)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has just ended
+                if os.fsencode(HOME) in file.read_bytes():
+                    os.kill(int(file.parent.name), signal.SIGKILL)
 
 
 def read_report(report: Path) -> Outcomes:
@@ -182,9 +178,11 @@ def read_report(report: Path) -> Outcomes:
 def node_id(case: ElementTree.Element) -> str:
     """Return the argument for which pytest runs that test."""
     parts = case.attrib["classname"].split(".")
-    modules = (Path(*parts[:end]).with_suffix(".py") for end in range(1, len(parts) + 1))
-    module = next(path for path in modules if (SOURCE / path).is_file())
-    return "::".join([str(module), *parts[len(module.parts) :], case.attrib["name"]])
+    for end in range(1, len(parts) + 1):
+        module = "/".join(parts[:end]) + ".py"
+        if (SOURCE / module).is_file():
+            return "::".join([module, *parts[end:], case.attrib["name"]])
+    return case.attrib["name"]  # a module that cannot be imported
 
 
 def compare(mode: str, base: Outcomes, outcomes: Outcomes) -> int:
@@ -192,11 +190,9 @@ def compare(mode: str, base: Outcomes, outcomes: Outcomes) -> int:
     tests = sorted(test for test in {*base, *outcomes} if differs(test, base, outcomes))
     if not tests:
         return 0
-    print(f"{mode}: {len(tests)} tests differ; again, with nothing beside them:", flush=True)
-    base_again, again = (
-        run_tests(each, *tests, label="-again", workers="1") for each in (BASE, mode)
-    )
-    lasting = [test for test in tests if differs(test, base_again, again)]
+    print(f"{mode}: {len(tests)} tests differ; again, with nothing beside them", flush=True)
+    again = [run_tests(each, *tests, label="-again", workers="1") for each in (BASE, mode)]
+    lasting = [test for test in tests if differs(test, *again)]
     for test in tests:
         before, after = base.get(test, NOT_RUN), outcomes.get(test, NOT_RUN)
         word = "differs" if test in lasting else "flaky"
