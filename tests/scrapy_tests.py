@@ -151,7 +151,7 @@ def check_enabled(mode: str) -> None:
 
 
 def run_to_end(command: list[str], log: IO[str]) -> None:
-    """Run *command*, and end what a worker left behind that was ended with its test."""
+    """Run *command*, and end the processes that it leaves behind, as after a test that hangs."""
     environment = clean_environment(MITMDUMP=str(MITMPROXY.with_name("mitmdump")))
     process = subprocess.Popen(command, cwd=SOURCE, env=environment, stdout=log, stderr=log)
     try:
@@ -186,7 +186,7 @@ def node_id(case: ElementTree.Element) -> str:
 
 
 def compare(mode: str, base: Outcomes, outcomes: Outcomes) -> int:
-    """Print the tests that end otherwise in *mode*, and return how many do so again."""
+    """Print each test that ends differently in *mode*, and return how many do so again."""
     tests = sorted(test for test in {*base, *outcomes} if differs(test, base, outcomes))
     if not tests:
         return 0
