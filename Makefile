@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 # tox finds the Pythons of pyenv only if they are named.
 PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
 
-.PHONY: demo test unit tox docs fuzz soak ends faults audit bench lint wheel clean
+.PHONY: demo test unit tox docs fuzz soak ends faults audit bench lint wheel scrapy-tests clean
 
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
@@ -56,6 +56,9 @@ lint: .venv/test .venv/lint  ## style and types
 
 wheel: .venv/lint  ## build wheel (twice, to the same bytes) and sdist, install each
 	$(RUN) tests/check_wheel.py
+
+scrapy-tests: .venv/test  ## Scrapy's own tests, with the middleware in each crawler; ARGS="--mode idle"
+	$(RUN) tests/scrapy_tests.py $(ARGS)
 
 clean:
 	rm -rf .venv .tox build dist docs/_build htmlcov *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis example_project/items
