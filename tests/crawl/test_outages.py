@@ -91,7 +91,6 @@ def crawl_slowly(crawl, sandbox, slow_server, *, users=("exit1",)):
     result = crawl(sandbox, requests, settings={"EZCAPTCHA_STORE": slow_server.url})
     assert [page["status"] for page in result.pages] == [200] * 400
     assert result.stat("store/errors") == 0
-    print(result.stats["elapsed_time_seconds"], slow_server.round_trips)
     return result
 
 
