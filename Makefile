@@ -60,6 +60,11 @@ wheel: .venv/lint  ## build wheel (twice, to the same bytes) and sdist, install 
 scrapy-tests: .venv/test  ## Scrapy's own tests, with the middleware in each crawler; ARGS="--mode idle"
 	$(RUN) tests/scrapy_tests.py $(ARGS)
 
+install:  ## what .ci/run needs, in one go
+	@test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test,tox,docs,lint,fuzz]'
+	@touch $(addprefix .venv/,test tox docs lint fuzz)
+
 clean:
 	rm -rf .venv .tox build dist docs/_build htmlcov *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis example_project/items
 

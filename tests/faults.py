@@ -7,10 +7,13 @@ each to what stands in ``docs/faults.md``; ``python tests/fault_table.py`` write
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from redis_server import RedisServer, SlowProxy
 from support import Crawl, CrawlResult, via
 
 from scrapy_ezcaptcha.sandbox import USER_AGENT, Fault, Protection, Sandbox, Site
@@ -50,6 +53,8 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     before: Callable[[Sandbox], None] = lambda sandbox: None
+    redis: dict[str, Any] | None = None  # options of a server, which is the store
+    delay: float = 0.0  # before each of its answers
     limit: float = 20.0
 
 
@@ -172,6 +177,9 @@ CASES = [
          poll("raw", FOR_EVER, body=ready(header=AGENT, cookies={"cf_clearance": "forged"}))),
     # the store
     Case("the store refuses connections", settings={"EZCAPTCHA_STORE": "redis://127.0.0.1:9"}),
+    Case("the store, a Redis server, is out of memory",
+         redis={"maxmemory": "1mb", "maxmemory-policy": "noeviction"}),
+    Case("the store, a Redis server, answers after 0.1 s", redis={}, delay=0.1),
     # the journal of waiting requests
     Case("the journal in JOBDIR is no database",
          settings={"JOBDIR": "job"},
@@ -179,6 +187,9 @@ CASES = [
     Case("the disk is full as soon as requests wait",
          settings={"JOBDIR": "job", "LOG_LEVEL": "INFO"}, plan={"file_limit": 33_000}),
     # sites and proxies
+    Case("a task is refused, and the challenge is a 503 that RetryMiddleware sends again",
+         create("error", times=1, code="ERROR_REQUEST_PARAMETERS"),
+         site=Site("shop.example", Protection(status=503), latency=SLOW)),
     Case("the proxy drops replays, twice", lambda: [Fault("proxy", "close", times=4, after=6)]),
     Case("the site never accepts",
          site=Site("shop.example", Protection(accepts=False), latency=SLOW)),
@@ -199,11 +210,28 @@ def run_case(case: Case, crawl: Crawl) -> tuple[Row, CrawlResult, Sandbox]:
             for number in range(1, PAGES + 1)
             for zone in ("shop.example", "open.example")
         ]
-        settings = SETTINGS | case.settings
-        result = crawl(sandbox, requests, settings=settings, **case.plan)
+        with store_of(case, crawl.folder) as store:
+            settings = SETTINGS | case.settings | store
+            result = crawl(sandbox, requests, settings=settings, **case.plan)
     gets = "; ".join(sorted({_outcome(page) for page in result.pages if "shop" in page["url"]}))
     seconds = result.stats["elapsed_time_seconds"]
     return Row(case.name, gets, len(sandbox.service.tasks), seconds), result, sandbox
+
+
+@contextmanager
+def store_of(case: Case, folder: Path) -> Iterator[dict[str, Any]]:
+    """The setting of the store of *case*, while that is there; none if it has none."""
+    if case.redis is None:
+        yield {}
+        return
+    server = RedisServer(folder)
+    server.options |= case.redis
+    server.start()
+    try:
+        with SlowProxy(server.port, case.delay) as proxy:
+            yield {"EZCAPTCHA_STORE": proxy.url}
+    finally:
+        server.stop()
 
 
 def _outcome(page: dict[str, Any]) -> str:
