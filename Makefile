@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 # tox finds the Pythons of pyenv only if they are named.
 PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
 
-.PHONY: demo test unit tox docs fuzz soak ends faults audit bench lint wheel scrapy-tests clean
+.PHONY: demo test unit tox docs fuzz soak ends faults audit bench lint wheel scrapy-tests install clean
 
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
