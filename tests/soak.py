@@ -143,8 +143,8 @@ def tasks_needed(sandbox: Sandbox) -> int:
     for site in SITES:
         if site.protection is not None and site.protection.max_uses:
             for host in hosts_of(site):
-                pages = sandbox.edge.verdicts[host]["page"]
-                needed += max(EXITS, ceil(pages / site.protection.max_uses))
+                pages = sandbox.edge.verdicts[host]["page"] / EXITS
+                needed += EXITS * ceil(pages / site.protection.max_uses)
     return needed
 
 
