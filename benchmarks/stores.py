@@ -26,6 +26,7 @@ from twisted.internet.task import deferLater  # noqa: E402
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance  # noqa: E402
 from scrapy_ezcaptcha.clearances.known import KnownClearances, Record  # noqa: E402
+from scrapy_ezcaptcha.clearances.record import Location  # noqa: E402
 from scrapy_ezcaptcha.exit import Exit  # noqa: E402
 from scrapy_ezcaptcha.stores import Store  # noqa: E402
 from scrapy_ezcaptcha.stores.sharing import Sharing  # noqa: E402
@@ -84,7 +85,11 @@ async def measure(store, calls):
         one = clearance(number * 7919 % CLEARANCES)
         await sharing.refresh(one.place)
         assert known.records(one.place), "it is not in the store"
-        known.accept(f"www{number}.{one.zone}", one)
+        host = f"www{number}.{one.zone}"
+        location = Location(host, one.zone, f"{host}/")
+        known.note_challenge(location)
+        known.accept(location, one, known.next_number())
+        sharing.write_soon()
         await sharing.refresh((one.zone, Exit("http", "proxy.example", 1, f"u{number}", "p")))
         with_call.append(turns.longest * 1000)
     turns.stop()

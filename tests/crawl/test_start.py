@@ -116,5 +116,6 @@ def test_without_a_reactor_it_says_so_and_stays_out(crawl, sandbox):
     settings = {"TWISTED_REACTOR_ENABLED": False}
     requests = [{"url": "http://shop.example/", "meta": via(sandbox)}]
     result = crawl(sandbox, requests, settings=settings)
-    assert "TWISTED_REACTOR_ENABLED is False" in result.log
+    assert "[scrapy_ezcaptcha] INFO: Disabled: TWISTED_REACTOR_ENABLED is False" in result.log
+    assert "Disabled EzCaptchaMiddleware" not in result.log  # Scrapy's own line is a warning
     assert sandbox.service.calls == {}
