@@ -12,12 +12,11 @@ from scrapy_ezcaptcha.challenge import challenge_sign, is_of_site
 from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
 from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
-from scrapy_ezcaptcha.crawl import memo
 from scrapy_ezcaptcha.crawl.closing import ClosingAtLimit
 from scrapy_ezcaptcha.crawl.engine import Engine
 from scrapy_ezcaptcha.crawl.httpcache import keep_challenges_out
 from scrapy_ezcaptcha.crawl.journal import Journal, remove_empty_files
-from scrapy_ezcaptcha.crawl.memo import Memo, location_of
+from scrapy_ezcaptcha.crawl.memo import Memo, has_memo, location_of, restore_filtering, take_off
 from scrapy_ezcaptcha.crawl.order import order_problems
 from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
 from scrapy_ezcaptcha.crawl.target import META_KEY, Targets
@@ -140,9 +139,9 @@ class EzCaptchaMiddleware:
 
         Raises InvalidOptions if ``request.meta["ezcaptcha"]`` is unusable.
         """
+        is_last = self._waiting.put_off.take_back(request)
         if not self._follows_requests and META_KEY not in request.meta:
             return None
-        is_last = self._waiting.put_off.take_back(request)
         target = self._target_before_sending(request)
         if target is None:
             return None
@@ -150,7 +149,7 @@ class EzCaptchaMiddleware:
         try:
             await self._broker.wait_for_solve(target, is_last=is_last)
         except TooManyWaiting:
-            if not memo.has_memo(request):
+            if not has_memo(request):
                 self._closing.sent_again()
             return self._replayer.put_off(target)
         except CrawlEnding:
@@ -171,6 +170,7 @@ class EzCaptchaMiddleware:
     def process_exception(self, request: Request, exception: Exception) -> None:  # noqa: ARG002
         """Note that *request* failed, and has no response."""
         self._headers.forget(request)
+        self._waiting.ended(request)
         self._closing.came_back(request)
         self._closing.close_if_served()
 
@@ -198,7 +198,7 @@ class EzCaptchaMiddleware:
                 self._closing.sent_again()
         except TooManyWaiting:
             self._closing.sent_again()
-            return self._replayer.put_off(target)
+            return self._replayer.put_off(target, was_sent=True)
         except CrawlEnding as error:
             return self._replayer.put_back(request) or await self._give_up(request, response, error)
         except EzCaptchaError as error:
@@ -213,7 +213,7 @@ class EzCaptchaMiddleware:
 
     def request_reached_downloader(self, request: Request) -> None:
         """Note that *request* waits no longer."""
-        memo.restore_filtering(request)
+        restore_filtering(request)
         self._waiting.ended(request)
 
     def request_is_sent(self, request: Request) -> None:
@@ -328,7 +328,7 @@ class EzCaptchaMiddleware:
     def _forget(self, request: Request) -> None:
         """Remove what was remembered of *request*: it needs no further solve."""
         self._waiting.ended(request)
-        memo.take_off(request)
+        take_off(request)
 
 
 def _log_of(crawler: Crawler) -> logging.LoggerAdapter[logging.Logger]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from scrapy import Request
+from scrapy import Request, signals
 from scrapy.utils.defer import deferred_from_coro
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Engine:
         self._log = log
         self._missing: set[str] = set()
         self._last: set[Any] = set()  # what is active in slots that are taken last
+        self._takes_none = False  # because the scheduler has only requests that are held back
 
     def is_closing(self) -> bool:
         """Whether the crawl has begun to close; Scrapy sends no signal for that."""
@@ -153,10 +154,44 @@ class Engine:
 
     def take_in_turn(self, key: str) -> None:
         """Have the scheduler take requests of the slot *key* like those of any slot."""
+        self._takes_none = False
         slot = self._downloader.slots.pop(key, None)
         if slot is not None:
             slot.close()
             self._wake()
+
+    def hold_back(self, is_held: Callable[[Request], bool]) -> None:
+        """Leave requests that are to be taken last, by *is_held*, in the scheduler.
+
+        Once the scheduler has no others, nothing is taken until one comes, or those of a slot
+        are taken in turn again.
+        """
+        engine: Any = self._crawler.engine
+        try:
+            scheduler = engine._slot.scheduler
+            take, put = scheduler.next_request, scheduler.enqueue_request
+        except AttributeError:
+            self._say_missing(
+                "scheduler",
+                "does not let requests be held back in the scheduler; while more requests wait"
+                " than EZCAPTCHA_MAX_WAITING, other sites will be slower",
+            )
+            return
+
+        def next_request() -> Request | None:
+            request: Request | None = None if self._takes_none else take()
+            if request is not None and is_held(request):
+                self._takes_none = True
+                put(request)
+                return None
+            return request
+
+        def scheduled(request: Request) -> None:
+            self._takes_none = self._takes_none and is_held(request)
+
+        scheduler.next_request = next_request
+        self._scheduled = scheduled  # signals are sent only to what somebody holds
+        self._crawler.signals.connect(scheduled, signals.request_scheduled)
 
     def _slot_of(self, request: Request) -> tuple[str, set[Request]] | None:
         """Return the key and the active requests of the download slot of *request*."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _KEY = "_ezcaptcha"  # one underscore key, because spiders copy response.meta
 
+_MAX_PUT_OFF = 3  # a request that is challenged is put off so often at most
+
 _PUT_OFF = 1_000_000  # by so much the priority of a request is lowered that is put off
 
 
@@ -36,6 +38,7 @@ class Memo:
     page: str | None = None  # the task that was bought for it, and whose page may answer it
     given_up: str | None = None  # the URL for which it was given up; a copy for another is new
     slot: str | None = None  # the download slot of a request that is put off
+    put_off: int = 0  # how often it was challenged, and put off
 
     @classmethod
     def on(cls, request: Request) -> Memo:
@@ -74,6 +77,11 @@ def restore_filtering(request: Request) -> None:
     memo = request.meta.get(_KEY)
     if isinstance(memo, dict) and memo.get("given_up") is None:
         request.dont_filter = bool(memo.get("dont_filter", request.dont_filter))
+
+
+def may_be_put_off(request: Request) -> bool:
+    """Whether *request* has not been put off too often after a challenge."""
+    return Memo.on(request).put_off < _MAX_PUT_OFF
 
 
 def put_off(request: Request, slot: str, last_slot: str) -> None:

@@ -36,6 +36,12 @@ class PutOffRequests:
         self._names: dict[Hashable, str] = {}  # of the slots, by place
         self._last: dict[str, int] = {}  # requests in slots that are taken last, oldest slot first
         self._coming: Counter[str] = Counter()  # requests in those that are taken in turn again
+        self._is_holding_back = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no request is to be taken last."""
+        return not self._last
 
     def has_some_of(self, place: Hashable) -> bool:
         """Whether requests for *place* are to be taken last."""
@@ -44,9 +50,11 @@ class PutOffRequests:
     def add(self, request: Request, place: Hashable) -> None:
         """Have the scheduler take *request*, on which there is a memo, last."""
         slot = self._names.setdefault(place, f"ezcaptcha-{self._run}-{len(self._names)}")
-        if not self._stats.get_value("ezcaptcha/requests/put_off"):
+        if not self._is_holding_back:
+            self._is_holding_back = True
             said = "EZCAPTCHA_MAX_WAITING requests wait; further ones come after all others"
             self._log.info(said)
+            self._engine.hold_back(self._is_held)
         self._stats.inc_value("ezcaptcha/requests/put_off")
         self._last[slot] = self._last.get(slot, 0) + self._coming.pop(slot, 0) + 1
         self._engine.take_last(slot)
@@ -55,7 +63,8 @@ class PutOffRequests:
     def take_back(self, request: Request) -> bool:
         """Give a request that was put off its own slot and priority back.
 
-        Returns whether the scheduler took it although it is to be taken last.
+        Returns whether it is still to be taken last: then it does not come from the scheduler, but
+        from a component that downloads it by itself.
         """
         slot = memo.take_back(request)
         if slot is None:
@@ -75,6 +84,10 @@ class PutOffRequests:
             self._take_in_turn(self._names[place])
         while self._last and self._coming.total() < room:
             self._take_in_turn(next(iter(self._last)))
+
+    def _is_held(self, request: Request) -> bool:
+        """Whether *request* is to stay in the scheduler, and those that may come are not in it."""
+        return not self._coming and request.meta.get("download_slot") in self._last
 
     def _take_in_turn(self, slot: str) -> None:
         if slot in self._last:

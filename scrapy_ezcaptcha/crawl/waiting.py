@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
+from scrapy_ezcaptcha.crawl import memo
 from scrapy_ezcaptcha.errors import TooManyWaiting
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class WaitingRequests:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no request waits, neither for a solve nor for its turn."""
-        return not (self.count or self._queues or self._inside)
+        """Whether no request waits: for a solve, for its turn, or in the scheduler."""
+        return not (self.count or self._queues or self._inside) and self.put_off.is_empty
 
     def look(self) -> None:
         """Let those go for which there is room; call this now and then while it is not empty.
@@ -69,7 +70,7 @@ class WaitingRequests:
         Room may appear without a word: where one that was let go has got its page at once.
         """
         self.let_go_where_room()
-        self._let_in(self._limit - self.count)
+        self._room_appeared()
 
     @property
     def is_full(self) -> bool:
@@ -88,7 +89,7 @@ class WaitingRequests:
         Raises TooManyWaiting if it is to be put off.
         """
         self._leaving.pop(request, None)
-        if self.is_full and self._engine.can_take_last(request):
+        if self.is_full and memo.may_be_put_off(request) and self._engine.can_take_last(request):
             raise TooManyWaiting
         if self._journal is not None:
             self._journal.add(request)
@@ -108,7 +109,7 @@ class WaitingRequests:
                 self._waiting[key] -= 1
                 if not self._waiting[key]:
                     del self._waiting[key]
-                self._solve_ended(place)
+                self._room_appeared(place)
 
     async def until_room(
         self, request: Request, place: Hashable, is_last: bool, *, is_challenged: bool
@@ -116,7 +117,7 @@ class WaitingRequests:
         """Raise TooManyWaiting if *request* would have to wait for *place*, and there is no room.
 
         It would have to if it *is_challenged* as far as is known, or as others for *place* that
-        were put off. Where the scheduler has nothing else to take, because this one *is_last*, it
+        were put off. One that *is_last* and comes all the same is not in the scheduler's hands: it
         waits inside the count until there is room.
         """
         if not (is_challenged or is_last or self.put_off.has_some_of(place)):
@@ -127,8 +128,18 @@ class WaitingRequests:
         self._inside.append(turn)
         await maybe_deferred_to_future(turn)
 
+    def send_back(self, request: Request, place: Hashable) -> None:
+        """Note that *request*, for which there is no room, goes back to the scheduler.
+
+        It is in the journal too: Scrapy's queue has no list of its new parts until it is closed.
+        """
+        if self._journal is not None:
+            self._journal.add(request)
+        self.put_off.add(request, place)
+
     def ended(self, request: Request) -> None:
         """Note that *request* waits no longer, and is on its way or has its response."""
+        self.put_off.take_back(request)
         if self._journal is not None:
             self._journal.remove(request)
 
@@ -166,7 +177,7 @@ class WaitingRequests:
             while key in self._queues:
                 self._let_one_go(key)
 
-    def _solve_ended(self, place: Hashable) -> None:
+    def _room_appeared(self, place: Hashable = None) -> None:
         """Let those come that were put off: all of *place*, and others for which there is room.
 
         The scheduler may take several before the first of them waits, as many as it takes at

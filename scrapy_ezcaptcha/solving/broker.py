@@ -139,7 +139,8 @@ class Broker:
         requests wait; a request that *is_last* in the scheduler then waits for room first.
         """
         request = target.request
-        if self.requests.is_full and self.known.find(target.location, target.place[1]) is None:
+        has_one = self.known.find(target.location, target.place[1]) is not None
+        if self.requests.is_full and (target.options.use_body or not has_one):
             known = self.known.was_challenged(target.location)
             await self.requests.until_room(request, target.place, is_last, is_challenged=known)
         if not (self._is_needed(target) or self.requests.is_queue_before(request)):

@@ -73,11 +73,15 @@ class Replayer:
         self.run = uuid4().hex
         self._store_id = self.config.store_id
 
-    def put_off(self, target: Target) -> Request:
-        """Return the request of *target* as it goes back into the queue, to be taken last."""
+    def put_off(self, target: Target, *, was_sent: bool = False) -> Request:
+        """Return the request of *target* as it goes back into the queue, to be taken last.
+
+        *was_sent*: it has been challenged just now.
+        """
         memo = self.memo_on(target.request)
-        again = replay_of(target.request, replace(memo, clearance=None))
-        self.broker.requests.put_off.add(again, target.place)
+        memo = replace(memo, clearance=None, put_off=memo.put_off + was_sent)
+        again = replay_of(target.request, memo)
+        self.broker.requests.send_back(again, target.place)
         return again
 
     def put_back(self, request: Request) -> Request | None:
