@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scrapy_ezcaptcha import EzCaptchaMiddleware
 
 
 class BusyEzCaptchaMiddleware(EzCaptchaMiddleware):
     """As if each zone had met a challenge, and had a clearance for another exit."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    async def spider_opened(self) -> None:
+        await super().spider_opened()
         self._known.has_zone = lambda zone: True  # type: ignore[method-assign]
         self._follow_requests()

@@ -10,6 +10,8 @@ import scrapy
 from scrapy.http import Response
 from scrapy.linkextractors import LinkExtractor
 from scrapy.spiders import CrawlSpider, Rule
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.defer import Deferred
 
 import scrapy_ezcaptcha.signals
 
@@ -61,6 +63,7 @@ class PlanSpider(scrapy.Spider):
                 "retry_times": response.meta.get("retry_times"),
                 "sent_user_agent": response.request.headers.get("User-Agent", b"").decode(),
                 "priority": response.request.priority,
+                "slot": response.meta.get("download_slot"),
                 "method": response.request.method,
                 "request_flags": response.request.flags,
                 "dont_filter": response.request.dont_filter,
@@ -102,6 +105,23 @@ class ItemSpider(PlanSpider):
         self.failed(failure)
 
 
+class LateSpider(PlanSpider):
+    """Sends further requests once those of the plan have all been challenged."""
+
+    async def start(self):
+        self.all_challenged = Deferred()
+        async for request in super().start():
+            yield request
+        await maybe_deferred_to_future(self.all_challenged)
+        for spec in self.plan["later"]:
+            yield self.request(spec)
+
+    async def challenge_detected(self, request, response, sign, spider):
+        await super().challenge_detected(request, response, sign, spider)
+        if len(self.plan["signals"]) == len(self.plan["requests"]):
+            self.all_challenged.callback(None)
+
+
 class DownloadingSpider(PlanSpider):
     """Downloads by itself, from within a callback."""
 
@@ -134,6 +154,19 @@ class RuleSpider(CrawlSpider, PlanSpider):
 
     def on_item(self, response):
         self.note(response)
+
+
+class AnswersAtTheSecondTime:
+    """A downloader middleware that answers a request by itself when that comes again."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def process_request(self, request):
+        if request.url in self.seen:
+            return scrapy.http.HtmlResponse(request.url, body=b"mine", request=request)
+        self.seen.add(request.url)
+        return None
 
 
 class RotatingProxies:

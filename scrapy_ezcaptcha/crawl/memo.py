@@ -17,8 +17,6 @@ _KEY = "_ezcaptcha"  # one underscore key, because spiders copy response.meta
 
 _MAX_PUT_OFF = 3  # a request that is challenged is put off so often at most
 
-_PUT_OFF = 1_000_000  # by so much the priority of a request is lowered that is put off
-
 
 @dataclass(frozen=True)
 class Memo:
@@ -38,6 +36,7 @@ class Memo:
     page: str | None = None  # the task that was bought for it, and whose page may answer it
     given_up: str | None = None  # the URL for which it was given up; a copy for another is new
     slot: str | None = None  # the download slot of a request that is put off
+    priority: int = 0  # its own priority, while it is put off
     put_off: int = 0  # how often it was challenged, and put off
 
     @classmethod
@@ -84,14 +83,15 @@ def may_be_put_off(request: Request) -> bool:
     return Memo.on(request).put_off < _MAX_PUT_OFF
 
 
-def put_off(request: Request, slot: str, last_slot: str) -> None:
+def put_off(request: Request, slot: str, last_slot: str, lower_by: int) -> None:
     """Have the scheduler take *request*, of the download slot *slot*, last.
 
     A downloader-aware queue goes by the slot, and other queues by the priority.
     """
-    request.meta[_KEY]["slot"] = slot
+    request.meta[_KEY] |= {"slot": slot, "priority": request.priority}
     request.meta["download_slot"] = last_slot
-    request.priority -= _PUT_OFF
+    request.priority -= lower_by
+    request.dont_filter = True  # until it reaches the downloader
 
 
 def take_back(request: Request) -> str | None:
@@ -106,7 +106,7 @@ def take_back(request: Request) -> str | None:
     memo["slot"] = None
     last_slot: str = request.meta["download_slot"]
     request.meta["download_slot"] = slot
-    request.priority += _PUT_OFF
+    request.priority = memo["priority"]
     return last_slot
 
 

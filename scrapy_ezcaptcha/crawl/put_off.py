@@ -32,7 +32,10 @@ class PutOffRequests:
         self._engine = engine
         self._stats = stats
         self._log = log
-        self._run = uuid4().hex  # other runs and processes may use the same scheduler
+        # Not as in other runs and processes, which may use the same scheduler; and Scrapy cannot
+        # open a queue again whose process was killed.
+        self._run = uuid4().hex
+        self._lower_by = 1_000_000 + int(self._run[:5], base=16)
         self._names: dict[Hashable, str] = {}  # of the slots, by place
         self._last: dict[str, int] = {}  # requests in slots that are taken last, oldest slot first
         self._coming: Counter[str] = Counter()  # requests in those that are taken in turn again
@@ -58,7 +61,7 @@ class PutOffRequests:
         self._stats.inc_value("ezcaptcha/requests/put_off")
         self._last[slot] = self._last.get(slot, 0) + self._coming.pop(slot, 0) + 1
         self._engine.take_last(slot)
-        memo.put_off(request, self._engine.slot_key(request), slot)
+        memo.put_off(request, self._engine.slot_key(request), slot, self._lower_by)
 
     def take_back(self, request: Request) -> bool:
         """Give a request that was put off its own slot and priority back.

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from scrapy.settings import default_settings
-from support import via
+from support import via, wait_for, waiting_on_disk
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 from scrapy_ezcaptcha.sandbox.service import Fault
@@ -153,3 +153,100 @@ def forwarding(port):
     threading.Thread(target=accept, daemon=True).start()
     yield listener.getsockname()[1]
     listener.close()
+
+
+@pytest.mark.parametrize(
+    ("ends", "queue"),
+    [
+        (["interrupt"], "DownloaderAwarePriorityQueue"),
+        (["kill"], "DownloaderAwarePriorityQueue"),
+        (["interrupt", "kill"], "DownloaderAwarePriorityQueue"),
+        (["interrupt"], "ScrapyPriorityQueue"),
+        (["kill"], "ScrapyPriorityQueue"),
+    ],
+)
+def test_what_is_put_off_is_there_in_the_next_run(crawl, tmp_path, ends, queue):
+    """Two requests wait, and 28 have gone back to the scheduler when the crawl ends."""
+    job = tmp_path / "job"
+    zones = [f"shop{number}.example" for number in range(10)]
+    with Sandbox([Site(zone, Protection()) for zone in zones], latency=20) as sandbox:
+        requests = [
+            {"url": f"http://{zone}/item/{number}", "meta": via(sandbox)}
+            for zone in zones
+            for number in range(3)
+        ]
+        settings = {
+            "EZCAPTCHA_MAX_WAITING": 2,
+            "EZCAPTCHA_POLL_INTERVAL": 0.1,
+            "EZCAPTCHA_STORE": "memory",
+            "JOBDIR": str(job),
+            "SCHEDULER_PRIORITY_QUEUE": f"scrapy.pqueues.{queue}",
+        }
+        for end in ends:
+            crawling = crawl.begin(sandbox, requests, settings=settings)
+            wait_for(lambda: waiting_on_disk(job) == 30)
+            getattr(crawling, end)()
+            crawling.process.join()
+        sandbox.service.latency = 0.1
+        result = crawl(sandbox, requests, settings=settings)
+    assert {(page["url"], page["status"]) for page in result.pages} == {
+        (request["url"], 200) for request in requests
+    }
+    assert {page["priority"] for page in result.pages} == {0}
+
+
+def test_a_page_that_needs_a_solve_each_time_is_not_sent_over_and_over_while_there_is_no_room(
+    crawl,
+):
+    """There is no room to wait; its zone has a clearance, but it is challenged all the same."""
+    zones = [f"shop{number}.example" for number in range(4)]
+    sites = [Site(zone, Protection(always=("/item",))) for zone in zones]
+    with Sandbox(sites, latency=0.5) as sandbox:
+        requests = [
+            {"url": f"http://{zone}/item/{number}", "meta": via(sandbox, use_body=True)}
+            for number in range(3)
+            for zone in zones
+        ]
+        settings = {"EZCAPTCHA_MAX_WAITING": 1, "EZCAPTCHA_POLL_INTERVAL": 0.1}
+        result = crawl(sandbox, requests, settings=settings)
+    assert [page["status"] for page in result.pages] == [200] * 12
+    assert len(sandbox.service.tasks) == 12
+    assert len(sandbox.edge.visits) <= 5 * 12
+
+
+def test_a_site_that_comes_later_is_crawled_at_once_while_others_are_put_off(crawl):
+    """Its first page is there before the first solve ends."""
+    zones = [f"shop{number}.example" for number in range(24)]
+    sites = [*(Site(zone, Protection()) for zone in zones), Site("open.example")]
+    with Sandbox(sites, latency=60) as sandbox:
+        plan = {
+            "requests": [{"url": f"http://{zone}/", "meta": via(sandbox)} for zone in zones],
+            "later": [{"url": "http://open.example/", "meta": {"proxy": sandbox.proxy_url()}}],
+        }
+        settings = {"EZCAPTCHA_MAX_WAITING": 2, "EZCAPTCHA_POLL_INTERVAL": 0.1}
+        crawling = crawl.begin(sandbox, settings=settings, spider="LateSpider", **plan)
+        wait_for(lambda: any(visit.host == "open.example" for visit in sandbox.edge.visits))
+        sandbox.service.latency = 0.0
+        for task in list(sandbox.service.tasks.values()):
+            task.ready_at = 0.0
+        result = crawling.result()
+    assert [page["status"] for page in result.pages] == [200] * 25
+
+
+def test_who_answers_before_us_shows_the_spider_its_own_request(crawl):
+    """A middleware nearer to the spider answers what was put off when that comes again."""
+    zones = [f"shop{number}.example" for number in range(6)]
+    with Sandbox([Site(zone, Protection()) for zone in zones], latency=0.3) as sandbox:
+        requests = [{"url": f"http://{zone}/", "meta": via(sandbox)} for zone in zones]
+        settings = {
+            "EZCAPTCHA_MAX_WAITING": 1,
+            "DOWNLOADER_MIDDLEWARES": {
+                "spiders.AnswersAtTheSecondTime": 10,
+                "scrapy_ezcaptcha.EzCaptchaMiddleware": 585,
+            },
+        }
+        result = crawl(sandbox, requests, settings=settings)
+    assert result.stat("requests/put_off") > 0
+    assert [page["status"] for page in result.pages] == [200] * 6
+    assert {page["priority"] for page in result.pages} == {0}
+    assert {page["slot"] for page in result.pages} == set(zones)
