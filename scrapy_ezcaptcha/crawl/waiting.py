@@ -57,7 +57,7 @@ class WaitingRequests:
         self._queues: dict[str, deque[Deferred[None]]] = {}  # those to be let go, by slot
         self._going: dict[Deferred[None], str] = {}  # let go, and still counted as waiting
         self._leaving: dict[Request, str] = {}  # they have left their slot, and still count
-        self._inside: deque[Deferred[None]] = deque()  # the scheduler had nothing else to take
+        self._inside: deque[Deferred[None]] = deque()  # put off, and not in the scheduler
 
     @property
     def is_empty(self) -> bool:
@@ -117,8 +117,8 @@ class WaitingRequests:
         """Raise TooManyWaiting if *request* would have to wait for *place*, and there is no room.
 
         It would have to if it *is_challenged* as far as is known, or as others for *place* that
-        were put off. One that *is_last* and comes all the same is not in the scheduler's hands: it
-        waits inside the count until there is room.
+        were put off. One that *is_last* and comes all the same did not come from the scheduler,
+        where it would have stayed: it waits inside the count until there is room.
         """
         if not (is_challenged or is_last or self.put_off.has_some_of(place)):
             return
