@@ -138,6 +138,10 @@ class KnownClearances:
         was_used = self._rejected.get(clearance.id) is False
         return is_accepted or self.has_served_here(clearance) or was_used
 
+    def has_run_out(self, clearance_id: str | None) -> bool:
+        """Whether that clearance was rejected after it had served pages."""
+        return clearance_id is not None and self._rejected.get(clearance_id) is False
+
     def has_served_here(self, clearance: Clearance) -> bool:
         """Whether a host accepted *clearance* from this very process."""
         return self._served.get(clearance.id) is not None

@@ -124,6 +124,8 @@ class Replayer:
         """
         request, options, place = target.request, target.options, target.place
         memo = self.memo_on(request)
+        if carried is None and self.known.has_run_out(memo.clearance):  # before it was sent
+            memo = replace(memo, attempts=0)
         if carried is not None:
             await self.sharing.refresh(carried.place, is_urgent=True)
             fails = self.known.fails(target.location, carried)
