@@ -181,12 +181,20 @@ def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]
     return {"proxy": sandbox.proxy_url(user), "ezcaptcha": options or True}
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def items(sandbox: Sandbox, first: int, last: int, **more: Any) -> list[dict[str, Any]]:
+    """Requests that opt in, for the items *first* to *last* of the protected shop."""
+    return [
+        {"url": f"http://shop.example/item/{number}", "meta": via(sandbox), **more}
+        for number in range(first, last + 1)
+    ]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until *condition* holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def waiting_on_disk(job: Path) -> int:

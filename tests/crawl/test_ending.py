@@ -241,3 +241,4 @@ def test_a_store_that_hangs_does_not_keep_a_crawl_from_being_forced_to_stop(tmp_
         connection, _ = deaf.accept()
         with connection:
             force(process, tmp_path / "log1.txt", signal.SIGINT)
+    assert "forcing unclean shutdown" in (tmp_path / "log1.txt").read_text()

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from support import via, wait_for, waiting_on_disk
+from support import items, wait_for, waiting_on_disk
 
 from scrapy_ezcaptcha.crawl.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
@@ -15,13 +15,6 @@ pytestmark = pytest.mark.unmeasured
 
 # With Scrapy's default, only a few requests wait at once.
 ALL_WAIT = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}
-
-
-def items(sandbox, first, last, **more):
-    return [
-        {"url": f"http://shop.example/item/{number}", "meta": via(sandbox), **more}
-        for number in range(first, last + 1)
-    ]
 
 
 def got(result):

@@ -6,25 +6,11 @@ import time
 
 import pytest
 from redis_server import SlowProxy
-from support import via
+from support import items, via, wait_for
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 
 pytestmark = pytest.mark.unmeasured
-
-
-def items(sandbox, first, last):
-    return [
-        {"url": f"http://shop.example/item/{number}", "meta": via(sandbox)}
-        for number in range(first, last + 1)
-    ]
-
-
-def wait_until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 def begin_four(crawl, sandbox, redis_server):
@@ -51,8 +37,8 @@ def assert_all_pages(results):
 def test_a_server_that_is_restarted_during_a_solve_costs_no_task(crawl, redis_server):
     with Sandbox([Site("shop.example", Protection())], latency=4) as sandbox:
         crawls = begin_four(crawl, sandbox, redis_server)
-        wait_until(lambda: all("is a challenge" in each.log for each in crawls))
-        wait_until(lambda: sandbox.service.calls["getTaskResult"] > 0)
+        wait_for(lambda: all("is a challenge" in each.log for each in crawls))
+        wait_for(lambda: sandbox.service.calls["getTaskResult"] > 0)
         restart(redis_server)
         results = [each.result() for each in crawls]
         assert 1 <= len(sandbox.service.tasks) <= 2
@@ -62,7 +48,7 @@ def test_a_server_that_is_restarted_during_a_solve_costs_no_task(crawl, redis_se
 def test_a_clearance_that_ends_while_the_server_is_restarted_costs_one_task(crawl, redis_server):
     with Sandbox([Site("shop.example", Protection())], latency=1) as sandbox:
         crawls = begin_four(crawl, sandbox, redis_server)
-        wait_until(lambda: sandbox.report()["pages"] > 40)
+        wait_for(lambda: sandbox.report()["pages"] > 40)
         redis_server.stop()
         sandbox.edge._clearances.clear()
         time.sleep(0.5)

@@ -6,12 +6,11 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from support import clean_environment, forms, via
+from support import clean_environment, forms, items, wait_for
 
 from scrapy_ezcaptcha.config import STORE_FILE
 from scrapy_ezcaptcha.exit import Exit
@@ -31,20 +30,6 @@ def store(request, tmp_path):
     else:
         where = request.getfixturevalue("redis_server").url
     return {"EZCAPTCHA_STORE": where, "EZCAPTCHA_STORE_LEASE": 1.5}
-
-
-def items(sandbox, first, last, **more):
-    return [
-        {"url": f"http://shop.example/item/{number}", "meta": via(sandbox), **more}
-        for number in range(first, last + 1)
-    ]
-
-
-def wait_until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 def hurry(sandbox):
@@ -79,7 +64,7 @@ def test_a_second_run_pays_nothing_and_meets_no_challenge(crawl, store):
 def test_a_run_that_ended_in_mid_solve_leaves_its_task_to_the_next(crawl, store, end):
     with Sandbox(SHOP, latency=60) as sandbox:
         first = crawl.begin(sandbox, items(sandbox, 1, 20), settings=store)
-        wait_until(lambda: sandbox.service.calls["getTaskResult"] > 0)
+        wait_for(lambda: sandbox.service.calls["getTaskResult"] > 0)
         if end == "kill":
             first.kill()
         else:
@@ -127,9 +112,9 @@ def test_stray_challenges_cost_many_processes_nothing_either(crawl, store, worke
 def test_a_leader_that_dies_is_replaced_and_its_task_gone_on_with(crawl, store):
     with Sandbox(SHOP, latency=60) as sandbox:
         leader = crawl.begin(sandbox, items(sandbox, 1, 50), settings=store)
-        wait_until(lambda: sandbox.service.calls["getTaskResult"] > 0)
+        wait_for(lambda: sandbox.service.calls["getTaskResult"] > 0)
         followers = [crawl.begin(sandbox, items(sandbox, 1, 50), settings=store) for _ in range(3)]
-        wait_until(lambda: all("is a challenge" in follower.log for follower in followers))
+        wait_for(lambda: all("is a challenge" in follower.log for follower in followers))
         leader.kill()
         hurry(sandbox)
         results = [each.result() for each in followers]
@@ -157,7 +142,7 @@ def test_what_one_process_rejected_the_others_do_not_try(crawl, store):
         results = [crawl(sandbox, items(sandbox, 1, 1), settings=store)]
         settings = {**store, "DOWNLOAD_DELAY": 0.25, "CONCURRENT_REQUESTS": 1}
         slow = crawl.begin(sandbox, items(sandbox, 2, 31), settings=settings)
-        wait_until(lambda: sandbox.report()["pages"] > 1)
+        wait_for(lambda: sandbox.report()["pages"] > 1)
         quick = crawl(sandbox, items(sandbox, 1, 80), settings=store)
         results += [slow.result(), crawl(sandbox, items(sandbox, 32, 35), settings=store)]
         assert len(sandbox.service.tasks) == 2
@@ -190,7 +175,7 @@ def test_a_solve_that_fails_fails_for_all_who_followed(crawl, store):
     with Sandbox(SHOP, latency=60) as sandbox:
         settings = {**store, "EZCAPTCHA_MAX_ATTEMPTS": 1, "EZCAPTCHA_POLL_INTERVAL": 0.3}
         crawls = [crawl.begin(sandbox, items(sandbox, 1, 5), settings=settings) for _ in range(4)]
-        wait_until(lambda: sandbox.report()["challenges"] >= 20)
+        wait_for(lambda: sandbox.report()["challenges"] >= 20)
         sandbox.service.faults.append(
             Fault("getTaskResult", code="ERROR_TASK_NOT_EXIST", times=None, after=3)
         )
@@ -213,9 +198,9 @@ def test_a_server_that_stops_and_starts_in_mid_crawl_costs_no_page(crawl, redis_
             )
             for number in range(2)
         ]
-        wait_until(lambda: sandbox.service.calls["getTaskResult"] > 0)
+        wait_for(lambda: sandbox.service.calls["getTaskResult"] > 0)
         redis_server.stop()
-        wait_until(lambda: sandbox.report()["pages"] > 20)
+        wait_for(lambda: sandbox.report()["pages"] > 20)
         redis_server.start()
         results = [each.result(90) for each in crawls]
         assert 1 <= len(sandbox.service.tasks) <= 2
