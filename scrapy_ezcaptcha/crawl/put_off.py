@@ -55,8 +55,10 @@ class PutOffRequests:
         slot = self._names.setdefault(place, f"ezcaptcha-{self._run}-{len(self._names)}")
         if not self._is_holding_back:
             self._is_holding_back = True
-            said = "EZCAPTCHA_MAX_WAITING requests wait; further ones come after all others"
-            self._log.info(said)
+            self._log.info(
+                "As many requests wait as EZCAPTCHA_MAX_WAITING allows; further ones go back to the"
+                " scheduler, which takes them last"
+            )
             self._engine.hold_back(self._is_held)
         self._stats.inc_value("ezcaptcha/requests/put_off")
         self._last[slot] = self._last.get(slot, 0) + self._coming.pop(slot, 0) + 1

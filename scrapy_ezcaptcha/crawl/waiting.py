@@ -67,7 +67,7 @@ class WaitingRequests:
     def look(self) -> None:
         """Let those go for which there is room; call this now and then while it is not empty.
 
-        Room may appear without a word: where one that was let go has got its page at once.
+        Room also appears where a request that was let go gets its page at once; nothing tells that.
         """
         self.let_go_where_room()
         self._room_appeared()
