@@ -23,9 +23,12 @@ PASSWORD = "p@ss/w0rd:secret"
 
 PAGES = 3  # of each site
 FOR_EVER = None
-# So slow that all pages are asked for before the first challenge comes: they share each solve.
-SLOW = 0.4
-PROTECTED = Site("shop.example", Protection(), latency=SLOW)
+
+
+def shop(**protection: Any) -> Site:
+    """All its pages are asked for before the first challenge comes: they share each solve."""
+    return Site("shop.example", Protection(**protection), together=PAGES)
+
 
 SETTINGS = {
     "EZCAPTCHA_POLL_INTERVAL": 0.1,
@@ -48,7 +51,7 @@ class Case:
 
     name: str
     faults: Callable[[], list[Fault]] = list
-    site: Site = PROTECTED
+    site: Site = field(default_factory=shop)
     sandbox: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +129,7 @@ CASES = [
     Case("createTask: the account is empty", create("error", code="ERROR_ZERO_BALANCE")),
     Case("createTask: the account is empty after one task",
          create("error", code="ERROR_ZERO_BALANCE", after=1),
-         site=Site("shop.example", Protection(max_uses=2), latency=SLOW)),
+         site=shop(max_uses=2)),
     # getTaskResult, in passing
     Case("getTaskResult: twice accepted, never answered", poll("silent"),
          settings={"EZCAPTCHA_SOLVE_TIMEOUT": 15.0}),
@@ -189,12 +192,12 @@ CASES = [
     # sites and proxies
     Case("a task is refused, and the challenge is a 503 that RetryMiddleware sends again",
          create("error", times=1, code="ERROR_REQUEST_PARAMETERS"),
-         site=Site("shop.example", Protection(status=503), latency=SLOW)),
+         site=shop(status=503)),
     Case("the proxy drops replays, twice", lambda: [Fault("proxy", "close", times=4, after=6)]),
     Case("the site never accepts",
-         site=Site("shop.example", Protection(accepts=False), latency=SLOW)),
+         site=shop(accepts=False)),
     Case("the site ends each clearance after two pages",
-         site=Site("shop.example", Protection(max_uses=2), latency=SLOW)),
+         site=shop(max_uses=2)),
     Case("the clock jumps an hour ahead", plan={"clock_jump": 3600}),
     Case("the clock jumps an hour back", plan={"clock_jump": -3600}),
 ]

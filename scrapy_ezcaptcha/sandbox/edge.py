@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -61,6 +62,7 @@ class Edge:
         self.verdicts: dict[str, Counter[str]] = {}
         self.most_at_once: Counter[str] = Counter()
         self._busy_until: dict[str, list[float]] = {}
+        self._gathered: dict[str, asyncio.Future[None]] = {}  # by zone, once all have come
 
     def site_of(self, host: str) -> Site | None:
         """Return the site that *host* belongs to, None for an unknown host."""
@@ -107,7 +109,19 @@ class Edge:
         else:
             assert site.protection is not None
             reply = challenge_reply(site, site.protection, host)
-        return encoded(reply, site.encoding, call)
+        return replace(encoded(reply, site.encoding, call), after=self._gather(site))
+
+    def _gather(self, site: Site) -> asyncio.Future[None] | None:
+        """Return what the first requests to *site* wait for; None if nothing."""
+        if site.together < 2:
+            return None
+        new = asyncio.get_running_loop().create_future()
+        gathered = self._gathered.setdefault(site.zone, new)
+        if not gathered.done():
+            came = sum(self.site_of(visit.host) == site for visit in self.visits)
+            if came >= site.together:
+                gathered.set_result(None)
+        return gathered
 
     def _count_at_once(self, host: str, latency: float) -> None:
         now = self._clock()

@@ -37,7 +37,8 @@ class Call:
 class Reply:
     """An answer, or one of the ways not to give one.
 
-    ``delay``: seconds before it. ``cut``: send only so many bytes of the body, then close.
+    ``after``: send it once this is done. ``delay``: seconds before it, from then on.
+    ``cut``: send only so many bytes of the body, then close.
     ``drip``: after the body send a byte every so many seconds, for ever.
     ``silent``: never answer. ``status`` 0: close at once. ``tunnel_to``: accept a
     ``CONNECT`` to this host, for the client that goes out by ``exit``.
@@ -46,12 +47,23 @@ class Reply:
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = field(default=b"", repr=False)
+    after: asyncio.Future[None] | None = field(default=None, compare=False)
     delay: float = 0.0
     cut: int | None = None
     drip: float = 0.0
     silent: bool = False
     tunnel_to: str | None = None
     exit: str | None = None
+
+
+def when_due(reply: Reply, send: Callable[[Reply], None]) -> None:
+    """Call *send* with *reply* once that is due."""
+    if reply.after is not None:
+        reply.after.add_done_callback(lambda _: when_due(replace(reply, after=None), send))
+    elif reply.delay:
+        asyncio.get_running_loop().call_later(reply.delay, send, replace(reply, delay=0.0))
+    else:
+        send(reply)
 
 
 class HttpConnection(asyncio.Protocol):
@@ -126,13 +138,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _answer(self, call: Call) -> None:
         reply = self._handler(call)
-        if reply.silent:
-            return
-        loop = asyncio.get_running_loop()
-        if reply.delay:
-            loop.call_later(reply.delay, self._send, replace(reply, delay=0.0))
-        else:
-            self._send(reply)
+        if not reply.silent:
+            when_due(reply, self._send)
 
     def _send(self, reply: Reply) -> None:
         if self._transport is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from h2.config import H2Configuration
@@ -12,7 +12,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
 from h2.exceptions import ProtocolError
 
-from scrapy_ezcaptcha.sandbox.http import Call, HttpConnection
+from scrapy_ezcaptcha.sandbox.http import Call, HttpConnection, when_due
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,8 +145,7 @@ class Http2Connection(asyncio.Protocol):
         )
         reply = self._handler(call)
         if not reply.silent:
-            loop = asyncio.get_running_loop()
-            loop.call_later(reply.delay, self._send, number, replace(reply, delay=0.0), call.method)
+            when_due(reply, lambda due: self._send(number, due, call.method))
 
     def _send(self, number: int, reply: Reply, method: str) -> None:
         stream = self._streams.get(number)

@@ -51,6 +51,8 @@ class Site:
             ``block``, ``rate_limit``, ``turnstile``, ``article``, ``forbidden``.
         items: pages of the catalogue.
         latency: seconds before each answer.
+        together: its first requests wait for each other: none of them is answered before so many
+            have come.
         encoding: ``gzip``, ``br`` or ``zstd``, in which it sends pages and challenges to
             clients that accept it.
     """
@@ -60,6 +62,7 @@ class Site:
     kind: str = "catalogue"
     items: int = 30
     latency: float = 0.0
+    together: int = 1
     encoding: str | None = None
 
 

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
+from support import wait_for
 
 from scrapy_ezcaptcha.sandbox import USER_AGENT, Protection, Sandbox, Site
 
@@ -96,6 +98,20 @@ def test_a_clearance_opens_nothing_else(sandbox, change):
     response, _ = browse(sandbox, asked.pop("url"), **asked)
     assert response.status in {403, 429}
     assert sandbox.edge.visits[-1].verdict == "rejected"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_first_requests_of_a_site_wait_for_each_other(scheme):
+    with Sandbox([Site("shop.example", together=3)]) as sandbox, ThreadPoolExecutor(3) as pool:
+        pages = [
+            pool.submit(browse, sandbox, f"{scheme}://{host}/")
+            for host in ("shop.example", "www.shop.example")
+        ]
+        wait_for(lambda: len(sandbox.edge.visits) == 2)
+        assert not any(page.done() for page in pages)
+        for _ in range(2):  # the third, and one that comes later
+            assert browse(sandbox, f"{scheme}://shop.example/")[0].status == 200
+        assert [page.result()[0].status for page in pages] == [200, 200]
 
 
 def test_a_clearance_wears_out():
