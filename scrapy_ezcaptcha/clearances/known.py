@@ -56,7 +56,7 @@ class KnownClearances:
         self._challenged_zones: Lru[str, bool] = Lru(_MAX_PATHS)
         self._last_end: Lru[Place, Reason] = Lru(capacity)
         self._low_yield: Lru[Place, tuple[int, int]] = Lru(capacity)
-        self._sent = 0
+        self.number = 0  # of the last request with a clearance, or of the last renewal
         self._keeps_changes = keeps_changes
         self._changes: dict[tuple[Place, str], Record | bool] = {}
 
@@ -85,9 +85,9 @@ class KnownClearances:
         return self._places.newest(count)
 
     def next_number(self) -> int:
-        """Return the number of a request that is sent with a clearance."""
-        self._sent += 1
-        return self._sent
+        """Return the number of a request that is sent with a clearance, or of a renewal."""
+        self.number += 1
+        return self.number
 
     def serves(self, place: Place) -> bool:
         """Whether some host accepts a clearance of *place*."""
@@ -114,6 +114,7 @@ class KnownClearances:
             if not record.is_same(carried):
                 fresh = {name: fresh[name] for name in fresh if name != CLEARANCE_COOKIE}
             record.clearance = record.clearance.with_cookies(fresh)
+            record.renewed = self.next_number()
             self._changed(record)
 
     def accept(self, location: Location, clearance: Clearance, sent: int) -> bool:
@@ -173,7 +174,7 @@ class KnownClearances:
             return None
         since = before if before is not None and before.clearance == carried.id else None
         times = since.times + 1 if since is not None else 1
-        now = Seen(carried.id, self._sent, record.elsewhere(self.process), times)
+        now = Seen(carried.id, self.number, record.elsewhere(self.process), times)
         verdict = record.judge(location, number, now, since, self.process)
         if verdict is None:
             return now
@@ -232,12 +233,13 @@ class KnownClearances:
         return record.fails(location, self.process)
 
     def learn(
-        self, place: Place, records: Iterable[Record], rejected: Mapping[str, bool]
+        self, place: Place, records: Iterable[Record], rejected: Mapping[str, bool], since: int = 0
     ) -> tuple[list[str], list[str]]:
         """Take over what other processes know of *place*: clearances, and ids of rejected ones.
 
-        An id has True if no host had ever accepted the clearance. Returns the ids of clearances
-        that are new here, and of those newly known to be useless.
+        An id has True if no host had ever accepted the clearance. Cookies that were renewed here
+        after number *since* stay. Returns the ids of clearances that are new here, and of those
+        newly known to be useless.
         """
         useless = []
         for clearance_id, unused in rejected.items():
@@ -252,8 +254,8 @@ class KnownClearances:
             known = self._find(record.clearance)
             if known is None and self._rejected.get(record.clearance.id) is None:
                 new.append(record.clearance.id)
-            elif known is not None and (place, record.clearance.id) in self._changes:
-                record.clearance = known.clearance  # what is known here is newer
+            elif known is not None and known.renewed > since:
+                record.clearance = known.clearance
             self._merge(record, is_news=False)
         for record in self.records(place):
             if record.clearance.id not in theirs:  # the store was down, or forgot it

@@ -75,6 +75,7 @@ class Record:
     for which it was accepted, ``last_sent`` is the number of the last request that it let through.
     ``path`` is the path for which it was bought, ``only`` the host or path for which alone it
     was bought, because the zone had a good clearance already.
+    ``renewed`` is the number of the last renewal in this process.
     ``refused_at`` is how many requests had been sent when this process noted a refusal.
     ``doubts`` holds what was known at the first challenge since the last page, and how many
     later requests were challenged: of paths that had accepted it, and of hosts that had not.
@@ -88,6 +89,7 @@ class Record:
     only: str | None = None
     paths: set[str] = field(default_factory=set)
     last_sent: int = 0
+    renewed: int = 0
     refused_at: dict[str, int] = field(default_factory=dict)
     doubts: dict[bool, Seen] = field(default_factory=dict)
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.stores.lease import LeaseState, Update
 
 
+def leased(place: Place, part: str | None) -> Place:
+    """Return the name of the lease on *place*, or on *part* of it."""
+    zone, exit = place
+    return place if part is None else (f"{zone} {part}", exit)
+
+
 @dataclass(eq=False)
 class Lease:
     """A lease that this process holds on *place*; it is extended until it is released.

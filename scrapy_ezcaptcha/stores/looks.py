@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS = 0.25  # between two looks at a place
 _MAX_PAUSE_SECONDS = 4.0  # the same where nothing is known and nobody was challenged
 
-# A request waits for a look only if the last one was so many times as long ago as a look takes:
-# a store that answers slowly makes a crawl slower by a fortieth at most.
+# A request waits for a look only if the last one was so many times as long ago as a look takes.
 _MIN_AGE = 40
 
-# After so many places in a row of which nothing was known, the first request to a further one
-# does not wait, if the store takes longer than this.
-_MAX_NOTHING = 16
+# A store that takes longer than this is waited for at the first request to a place alone, and not
+# after so many places in a row of which it knew nothing.
 _SLOW_SECONDS = 0.02
+_MAX_NOTHING = 16
 
 _MAX_PLACES = 10_000
 
@@ -72,12 +71,12 @@ class Looks:
         """Whether *place* was looked at before."""
         return self._last.get(place) is not None
 
-    def seen(self, place: Place) -> None:
-        """Note that *place* was looked at just now."""
+    def seen(self, place: Place, *, is_known: bool) -> None:
+        """Note that *place* was looked at just now, and whether others know anything of it."""
         last, is_quiet = self._last.get(place), self.is_quiet(place)
         pause = _PAUSE_SECONDS
         if last is None:
-            self._found_nothing = self._found_nothing + 1 if is_quiet else 0
+            self._found_nothing = 0 if is_known else self._found_nothing + 1
         elif is_quiet:
             pause = min(2 * last.pause, _MAX_PAUSE_SECONDS)
         self._last.put(place, Look(self.reactor.seconds(), pause))
@@ -85,20 +84,19 @@ class Looks:
     async def refresh(self, place: Place) -> None:
         """Have *place* looked at, if it is due.
 
-        Waits for that only if it was never looked at, or long ago. After many places in a row of
-        which a slow store knew nothing, not for a new one either: it is seldom worth it.
+        Waits for that if it was never looked at, or long ago. If the store is slow, only if it
+        was never looked at, and not after many places of which the store knew nothing.
         """
-        last = self._last.get(place)
+        last, is_slow = self._last.get(place), self._seconds > _SLOW_SECONDS
         if last is None:
-            is_slow = self._seconds > _SLOW_SECONDS
-            if is_slow and self._found_nothing >= _MAX_NOTHING and self.is_quiet(place):
+            if is_slow and self._found_nothing >= _MAX_NOTHING:
                 self._look_later(place)
             else:
                 await self._look_or_join(place)
             return
         age = self.reactor.seconds() - last.at
         pause = last.pause if self.is_quiet(place) else _PAUSE_SECONDS
-        if age >= max(pause, _MIN_AGE * self._seconds):
+        if age >= max(pause, _MIN_AGE * self._seconds) and not is_slow:
             await self._look_or_join(place)
         elif age >= pause and place not in self._asked:
             self._look_later(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import contextmanager
 from inspect import signature
 from itertools import repeat
@@ -15,12 +16,13 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from scrapy_ezcaptcha.errors import redact
+from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.stores.store import KEPT_SECONDS, REJECTED_SECONDS, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from scrapy_ezcaptcha.stores.store import Contents, Rejection
+    from scrapy_ezcaptcha.stores.store import Change, Contents, Rejection
 
 #: What all keys begin with.
 PREFIX = "ezcaptcha:"
@@ -28,6 +30,7 @@ PREFIX = "ezcaptcha:"
 _FIELDS, _REJECTED, _LEASE = (f"{PREFIX}{kind}:" for kind in ("held", "rejected", "lead"))
 _UNUSED = "unused "  # before the id of one that no host had ever accepted
 _ANSWER_SECONDS = 2.0
+_MAX_LEASES = 10_000  # that are remembered
 
 # The client does not tell the server its name and version: each takes a call before the first.
 _HAS_DRIVER_INFO = "driver_info" in signature(AbstractConnection.__init__).parameters
@@ -67,23 +70,14 @@ class RedisBackend:
             protocol=2,
             **_NAMELESS,
         )
+        self._leases: Lru[str, str] = Lru(_MAX_LEASES)
+        self._ahead: float | None = None  # by how much the server's clock is ahead of ours
 
     def __str__(self) -> str:
         return self._address
 
     def read(self, places: Sequence[str]) -> list[Contents]:
-        if not places:
-            return []
-        with self._talking(), self._server.pipeline(transaction=False) as pipe:
-            pipe.time().mget([_key(_LEASE, place) for place in places])
-            for place in places:
-                pipe.hgetall(_key(_FIELDS, place)).zrange(_key(_REJECTED, place), 0, -1)
-            now, leases, *parts = pipe.execute()
-        rejected = [
-            {mark.removeprefix(_UNUSED): mark.startswith(_UNUSED) for mark in marks}
-            for marks in parts[1::2]
-        ]
-        return list(zip(parts[::2], rejected, leases, repeat(_seconds(now)), strict=False))
+        return self._replace_and_read(places, {})[1] if places else []
 
     def write(self, places: Mapping[str, Mapping[str, str]]) -> None:
         with self._talking(), self._server.pipeline() as pipe:
@@ -103,20 +97,56 @@ class RedisBackend:
                 pipe.expire(key, REJECTED_SECONDS)
             pipe.execute()
 
-    def update_leases(self, changes: Mapping[str, Callable[[Contents], str | None]]) -> None:
-        left = list(changes)
+    def update_leases(self, changes: Mapping[str, Change]) -> Mapping[str, Contents]:
+        """Replace leases in one call where they still are what this process wrote last.
+
+        Most are; the others are read by the same call, and replaced by a further one.
+        """
+        kept: dict[str, Contents] = {}
+        if self._ahead is None:
+            kept = dict(zip(changes, self.read(list(changes)), strict=True))
+        left = {place: kept[place][2] if kept else self._leases.get(place) for place in changes}
         while left:
-            replaced: list[str] = []
-            contents = self.read(left)
-            with self._talking(), self._server.pipeline(transaction=False) as pipe:
-                for place, kept in zip(left, contents, strict=True):
-                    lease = changes[place](kept)
-                    if lease is not None:
-                        replaced.append(place)
-                        key = _key(_LEASE, place)
-                        pipe.eval(_REPLACE, 1, key, kept[2] or "", lease, KEPT_SECONDS)
-                done = pipe.execute() if replaced else []
-            left = [place for place, is_done in zip(replaced, done, strict=True) if not is_done]
+            now = time.monotonic() + (self._ahead or 0.0)
+            changed = {place: changes[place](lease, now) for place, lease in left.items()}
+            swaps = {place: (left[place], lease) for place, lease in changed.items() if lease}
+            asked = [place for place in left if place in swaps or place not in kept]
+            done, contents = self._replace_and_read(asked, swaps) if asked else (set(), [])
+            kept |= zip(asked, contents, strict=True)
+            for place in asked:
+                self._leases.put(place, kept[place][2] or "")
+            left = {
+                place: kept[place][2]
+                for place in asked
+                if place not in done and (left[place] or "") != (kept[place][2] or "")
+            }
+        return kept
+
+    def _replace_and_read(
+        self, places: Sequence[str], swaps: Mapping[str, tuple[str | None, str]]
+    ) -> tuple[set[str], list[Contents]]:
+        """Replace leases that have not changed, then read *places*, all in one call.
+
+        *swaps* are the old and the new leases. Returns which places got the new one.
+        """
+        with self._talking(), self._server.pipeline(transaction=False) as pipe:
+            for place, (old, new) in swaps.items():
+                pipe.eval(_REPLACE, 1, _key(_LEASE, place), old or "", new, KEPT_SECONDS)
+            pipe.time().mget([_key(_LEASE, place) for place in places])
+            for place in places:
+                pipe.hgetall(_key(_FIELDS, place)).zrange(_key(_REJECTED, place), 0, -1)
+            answers = pipe.execute()
+        done, (time_parts, leases, *parts) = answers[: len(swaps)], answers[len(swaps) :]
+        now = _seconds(time_parts)
+        self._ahead = now - time.monotonic()
+        rejected = [
+            {mark.removeprefix(_UNUSED): mark.startswith(_UNUSED) for mark in marks}
+            for marks in parts[1::2]
+        ]
+        contents: list[Contents] = list(
+            zip(parts[::2], rejected, leases, repeat(now), strict=False)
+        )
+        return {place for place, is_done in zip(swaps, done, strict=True) if is_done}, contents
 
     def leases(self) -> Iterable[str]:
         with self._talking():
@@ -150,6 +180,6 @@ def _key(kind: str, place: str) -> str:
     return f"{kind}{{{place}}}"
 
 
-def _seconds(time: tuple[int, int]) -> float:
+def _seconds(answer: tuple[int, int]) -> float:
     """Return what the TIME command answers, seconds and microseconds, as seconds."""
-    return time[0] + time[1] / 1e6
+    return answer[0] + answer[1] / 1e6

@@ -18,7 +18,7 @@ from scrapy_ezcaptcha.clearances.record import Record
 from scrapy_ezcaptcha.errors import FailedElsewhere
 from scrapy_ezcaptcha.stores.batch import Batch
 from scrapy_ezcaptcha.stores.foreign import ForeignClearances
-from scrapy_ezcaptcha.stores.leasing import Lease
+from scrapy_ezcaptcha.stores.leasing import Lease, leased
 from scrapy_ezcaptcha.stores.looks import Looks
 from scrapy_ezcaptcha.stores.store import StoreError
 from scrapy_ezcaptcha.stores.thread import StoreThread, within
@@ -83,6 +83,7 @@ class Sharing:
         self._leases: dict[Lease, int] = {}
         self._updates = Batch(self._update_leases, self.reactor)
         self._wrote_at = 0.0
+        self._written = 0  # what changed until then is in the store
         self._looks = Looks(self._read, self.known.is_quiet, self.reactor)
         self._foreign = ForeignClearances(self.log)
 
@@ -123,21 +124,19 @@ class Sharing:
         A part is a host, a path or a page that is solved for by itself. Either way, what others
         know of *place* is in memory then. Raises StoreError if the store does not answer.
         """
-        leased, seconds = _leased(place, part), self.lease_seconds
+        name, seconds, since = leased(place, part), self.lease_seconds, self._written
         acquired, unchanged = await maybe_deferred_to_future(
             self._updates.add(
                 [
-                    (leased, lambda state, now: state.acquired(now, seconds)),
+                    (name, lambda state, now: state.acquired(now, seconds)),
                     (place, lambda _state, _now: None),
                 ]
             )
         )
-        self._learn(place, unchanged[1])
+        self._learn(place, unchanged[1], since)
         if acquired[0] is None:
             return None
-        lease = Lease(
-            leased, acquired[0], seconds=seconds, tell=self._tell_of, reactor=self.reactor
-        )
+        lease = Lease(name, acquired[0], seconds=seconds, tell=self._tell_of, reactor=self.reactor)
         self._leases[lease] = 0
         return lease
 
@@ -149,7 +148,7 @@ class Sharing:
         followed: int | None = None
         forgotten_at: float | None = None
         while True:
-            view = await self._looks.look(_leased(place, part))
+            view = await self._looks.look(leased(place, part))
             if view is None:
                 if await self.is_available(place):
                     continue
@@ -217,20 +216,25 @@ class Sharing:
 
         def learn(views: list[View]) -> Mapping[Place, View]:
             for place, view in zip(places, views, strict=True):
-                self._learn(place, view)
+                self._learn(place, view, since)
             return dict(zip(places, views, strict=True))
 
         def failed(failure: Failure) -> Mapping[Place, View]:
             failure.trap(StoreError)
             return {}
 
-        return self._ask(lambda store: store.get_all(places)).addCallbacks(learn, failed)
+        if self._thread is None:
+            return succeed({})
+        if self.reactor.seconds() - self._wrote_at >= _WRITE_SECONDS:
+            self.write_soon()
+        since = self._written
+        return self._thread.read(lambda store: store.get_all(places)).addCallbacks(learn, failed)
 
-    def _learn(self, place: Place, view: View) -> None:
+    def _learn(self, place: Place, view: View, since: int) -> None:
         knew_place = self._looks.has_seen(place)
         records, rejected, _, _ = view
-        new, useless = self.known.learn(place, records, rejected)
-        self._looks.seen(place)
+        new, useless = self.known.learn(place, records, rejected, since)
+        self._looks.seen(place, is_known=bool(records or rejected))
         for clearance_id in new:
             self._foreign.learnt(clearance_id)
             self.stats.inc_value("ezcaptcha/clearances/shared")
@@ -271,17 +275,11 @@ class Sharing:
             return fail(StoreError("there is none"))
         return self._write(self._thread.call, work)
 
-    def _ask(self, work: Callable[[Store], T]) -> Deferred[T]:
-        """Have the store do *work*, which many may wait for; what changed just now can wait."""
-        if self._thread is None or self.reactor.seconds() - self._wrote_at >= _WRITE_SECONDS:
-            return self._call(work)
-        return self._thread.call(work)
-
     def _write(
         self, call: Callable[[Callable[[Store], T]], Deferred[T]], work: Callable[[Store], T]
     ) -> Deferred[T]:
         """Write what changed by *call*, and do *work*."""
-        self._wrote_at = self.reactor.seconds()
+        self._wrote_at, number = self.reactor.seconds(), self.known.number
         changes = self.known.take_changes()
         news = [
             (
@@ -308,7 +306,11 @@ class Sharing:
             self.known.return_changes(changes)
             return failure
 
-        return call(write_and_work).addErrback(failed)
+        def written(result: T) -> T:
+            self._written = max(self._written, number)
+            return result
+
+        return call(write_and_work).addCallbacks(written, failed)
 
     async def _catch_up(self) -> None:
         """Write to a store that was away what it does not have, and learn what others wrote."""
@@ -321,14 +323,9 @@ class Sharing:
             store.update(reports)
             return store.get_all(places)
 
+        since = self._written
         views = await maybe_deferred_to_future(self._write(attempt, report_and_read))
         self._told_of(leases)
         for place, view in zip(places, views, strict=True):
-            self._learn(place, view)
+            self._learn(place, view, since)
         await maybe_deferred_to_future(self._write(attempt, lambda _: None))
-
-
-def _leased(place: Place, part: str | None) -> Place:
-    """Return the name of the lease on *place*, or on *part* of it."""
-    zone, exit = place
-    return place if part is None else (f"{zone} {part}", exit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from scrapy_ezcaptcha.stores.store import KEPT_SECONDS, REJECTED_SECONDS, StoreError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from scrapy_ezcaptcha.stores.store import Contents, Rejection
+    from scrapy_ezcaptcha.stores.store import Change, Contents, Rejection
 
 # Others write for microseconds; a process that is locked out for so long has a problem.
 _BUSY_SECONDS = 2.0
@@ -37,6 +38,7 @@ class SqliteBackend:
         self._path = path
         self._clock = clock
         self._file: sqlite3.Connection | None = None
+        self._lock = RLock()  # a thread does not read in the middle of another's transaction
         try:
             with self._opened() as file:
                 file.execute("DELETE FROM fields WHERE until < ?", (clock(),))
@@ -70,12 +72,15 @@ class SqliteBackend:
             file.executemany("DELETE FROM fields WHERE place = ? AND name = ?", rows)
             file.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", rejected)
 
-    def update_leases(self, changes: Mapping[str, Callable[[Contents], str | None]]) -> None:
+    def update_leases(self, changes: Mapping[str, Change]) -> Mapping[str, Contents]:
         with self._transaction() as file:
+            kept = {place: _contents(file, place, self._clock()) for place in changes}
             for place, change in changes.items():
-                lease = change(_contents(file, place, self._clock()))
-                if lease is not None:
-                    file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", (place, lease))
+                _, _, lease, now = kept[place]
+                changed = change(lease, now)
+                if changed is not None:
+                    file.execute("INSERT OR REPLACE INTO leads VALUES (?, ?)", (place, changed))
+        return kept
 
     def leases(self) -> Iterable[str]:
         with self._opened() as file:
@@ -96,9 +101,10 @@ class SqliteBackend:
             file.execute("DELETE FROM leads WHERE place IS NULL")  # none; but it may be read-only
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -109,14 +115,15 @@ class SqliteBackend:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        try:
-            if self._file is None:
-                self._file = open_private(self._path)
-                self._file.executescript(_TABLES)
-            yield self._file
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise StoreError(f"{type(error).__name__}: {error}") from None
+        with self._lock:
+            try:
+                if self._file is None:
+                    self._file = open_private(self._path)
+                    self._file.executescript(_TABLES)
+                yield self._file
+            except (sqlite3.Error, OSError) as error:
+                self.close()
+                raise StoreError(f"{type(error).__name__}: {error}") from None
 
 
 def _contents(file: sqlite3.Connection, place: str, now: float) -> Contents:

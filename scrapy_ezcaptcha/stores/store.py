@@ -36,6 +36,10 @@ REJECTED_SECONDS = 3_600
 Contents: TypeAlias = "tuple[Mapping[str, str], Mapping[str, bool], str | None, float]"
 
 
+#: What becomes of a lease at a time, both as in :data:`Contents`; None if it stays as it is.
+Change: TypeAlias = "Callable[[str | None, float], str | None]"
+
+
 class Rejection(NamedTuple):
     """A clearance that is rejected, *unused* if no host had ever accepted it, and its fields."""
 
@@ -52,7 +56,7 @@ class StoreError(Exception):
 class Backend(Protocol):
     """Keeps strings by the name of a place. Each call may block and may raise StoreError.
 
-    Its ``str()`` tells where it is, without secrets.
+    Two threads call it: one only reads. Its ``str()`` tells where it is, without secrets.
     """
 
     def read(self, places: Sequence[str]) -> list[Contents]:
@@ -67,11 +71,11 @@ class Backend(Protocol):
         """Keep clearances as rejected for :data:`REJECTED_SECONDS`, and remove their fields."""
         ...
 
-    def update_leases(self, changes: Mapping[str, Callable[[Contents], str | None]]) -> None:
-        """Replace the lease of each place by what its change makes of what is kept of the place.
+    def update_leases(self, changes: Mapping[str, Change]) -> Mapping[str, Contents]:
+        """Replace the lease of each place by what its change makes of it.
 
-        No other process changes the lease meanwhile. A change may be called more than once; if it
-        returns None the lease stays as it is. The lease is read before the fields.
+        No other process changes the lease meanwhile. A change may be called more than once; the
+        last call counts. Returns what is kept of each place, read after its lease was.
         """
         ...
 
@@ -225,16 +229,16 @@ class Store:
         self, updates: Sequence[tuple[str, Update]]
     ) -> list[tuple[Contents, LeaseState | None]]:
         """Carry out *updates*; return for each what was kept of its place, and the new state."""
-        results: dict[int, tuple[Contents, LeaseState | None]] = {}
+        states: dict[int, LeaseState | None] = {}
+        contents: dict[str, Contents] = {}
         numbers: dict[str, list[int]] = {}
         for number, (name, _) in enumerate(updates):
             numbers.setdefault(name, []).append(number)
 
-        def change(name: str, contents: Contents) -> str | None:
-            state, is_changed = LeaseState.from_json(contents[2]), False
+        def change(name: str, lease: str | None, now: float) -> str | None:
+            state, is_changed = LeaseState.from_json(lease), False
             for number in numbers[name]:
-                changed = updates[number][1](state, contents[3])
-                results[number] = contents, changed
+                changed = states[number] = updates[number][1](state, now)
                 if changed is not None:
                     state, is_changed = changed, True
             return state.to_json() if is_changed else None
@@ -242,8 +246,9 @@ class Store:
         names = list(numbers)
         for start in range(0, len(names), _MAX_READ):
             some = names[start : start + _MAX_READ]
-            self._backend.update_leases({name: partial(change, name) for name in some})
-        return [results[number] for number in range(len(updates))]
+            changes = {name: partial(change, name) for name in some}
+            contents |= self._backend.update_leases(changes)
+        return [(contents[name], states[number]) for number, (name, _) in enumerate(updates)]
 
 
 def _view(contents: Contents, place: Place) -> View:

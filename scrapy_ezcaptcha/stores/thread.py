@@ -41,7 +41,7 @@ _WARNING_SECONDS = 60.0  # between two warnings that it is down
 
 @dataclass(eq=False)
 class StoreThread:
-    """Calls *store* in one thread, so calls keep their order.
+    """Calls *store* in one thread, so calls keep their order; a second one only reads.
 
     A store that does not answer counts as down, and is not called. It counts as up again once
     it can be written and ``catch_up``, which brings it up to date, has ended without a StoreError.
@@ -55,10 +55,7 @@ class StoreThread:
     log: logging.LoggerAdapter[Any]
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPool(0, 1, "ezcaptcha-store")
-        # The process ends without waiting for a call that hangs.
-        self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
-        self._pool.start()
+        self._pool, self._reads = _thread("ezcaptcha-store"), _thread("ezcaptcha-store-reads")
         self._return: Deferred[None] | None = None  # fires when a store that is down is back
         self._down_since = 0.0
         self._warned_at: float | None = None
@@ -71,6 +68,13 @@ class StoreThread:
 
     def call(self, work: Callable[[Store], T]) -> Deferred[T]:
         """Return a Deferred that fires with the result of *work*, or with a StoreError."""
+        return self._call(self._pool, work)
+
+    def read(self, work: Callable[[Store], T]) -> Deferred[T]:
+        """Do the same for *work* that only reads, and waits for no other call."""
+        return self._call(self._reads, work)
+
+    def _call(self, pool: ThreadPool, work: Callable[[Store], T]) -> Deferred[T]:
         if self.is_down:
             return fail(StoreError("it is down"))
 
@@ -79,10 +83,13 @@ class StoreThread:
                 raise StoreError("it is down")
             return work(store)
 
-        return self.attempt(unless_down).addErrback(self._failed, self.reactor.seconds())
+        return self._attempt(pool, unless_down).addErrback(self._failed, self.reactor.seconds())
 
     def attempt(self, work: Callable[[Store], T]) -> Deferred[T]:
-        """Do the same, also while the store is down."""
+        """Do the same as :meth:`call`, also while the store is down."""
+        return self._attempt(self._pool, work)
+
+    def _attempt(self, pool: ThreadPool, work: Callable[[Store], T]) -> Deferred[T]:
 
         def in_thread() -> T:
             try:
@@ -92,7 +99,7 @@ class StoreThread:
             except Exception as error:
                 raise StoreError(type(error).__name__) from error
 
-        result: Deferred[T] = deferToThreadPool(self.reactor, self._pool, in_thread)
+        result: Deferred[T] = deferToThreadPool(self.reactor, pool, in_thread)
         return result
 
     def until_back(self) -> Deferred[None]:
@@ -105,8 +112,13 @@ class StoreThread:
     def close(self) -> Deferred[None]:
         """Close the store once all calls before have ended; fires then."""
         self._is_closed = True
-        closed = self.attempt(lambda store: store.close())
-        return closed.addErrback(lambda _: None).addCallback(lambda _: self._pool.stop())
+        read: Deferred[None] = self._attempt(self._reads, lambda _: None)
+        closed = read.addCallback(lambda _: self.attempt(lambda store: store.close()))
+        return closed.addErrback(lambda _: None).addCallback(self._stop)
+
+    def _stop(self, _: None) -> None:
+        for pool in (self._pool, self._reads):
+            pool.stop()
 
     def _failed(self, failure: Failure, asked_at: float) -> Failure:
         """Log that the store is down, and look again later."""
@@ -146,6 +158,14 @@ class StoreThread:
 
     async def _sleep(self, seconds: float) -> None:
         await maybe_deferred_to_future(deferLater(self.reactor, seconds))
+
+
+def _thread(name: str) -> ThreadPool:
+    """Return a pool of one thread. The process ends without waiting for a call that hangs."""
+    pool = ThreadPool(0, 1, name)
+    pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+    pool.start()
+    return pool
 
 
 def within(seconds: float, work: Deferred[None], reactor: Any) -> Deferred[None]:

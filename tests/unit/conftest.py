@@ -36,7 +36,8 @@ def run(running_reactor) -> Callable[[Callable[[], Coroutine[Any, Any, Any]]], A
 
     def run_it(function):
         return threads.blockingCallFromThread(
-            running_reactor, lambda: Deferred.fromCoroutine(function())
+            running_reactor,
+            lambda: Deferred.fromCoroutine(function()).addTimeout(60, running_reactor),
         )
 
     return run_it

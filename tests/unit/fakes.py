@@ -106,12 +106,13 @@ class MemoryBackend:
                 self.fields[place].pop(name, None)
 
     def update_leases(self, changes):
-        for (place, change), contents in zip(
-            changes.items(), self.read(list(changes)), strict=True
-        ):
-            lease = change(contents)
-            if lease is not None:
-                self.leases_by_place[place] = lease
+        kept = dict(zip(changes, self.read(list(changes)), strict=True))
+        for place, change in changes.items():
+            _, _, lease, now = kept[place]
+            changed = change(lease, now)
+            if changed is not None:
+                self.leases_by_place[place] = changed
+        return kept
 
     def leases(self):
         self.check()

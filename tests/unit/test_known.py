@@ -382,9 +382,11 @@ def test_changes_are_taken_once_and_can_be_given_back():
 
 def test_what_others_know_does_not_undo_what_is_newer_here():
     known = KnownClearances(keeps_changes=True)
-    one = held(known, 1)
-    older = Clearance(ZONE, WWW, EXIT, one.id, one.headers, {"cf_clearance": "older"})
-    assert known.learn(one.place, [Record(older)], {}) == ([], [])
+    one, written = held(known, 1), known.number
+    known.renew(one, {"cf_clearance": "newer"})
+    assert known.learn(one.place, [Record(one)], {}, written) == ([], [])
+    assert find(known, WWW).cookies["cf_clearance"] == "newer"
+    known.learn(one.place, [Record(one)], {}, known.number)  # another process renewed it
     assert find(known, WWW) is one
     challenge(known, WWW, one)
     assert known.learn(one.place, [Record(one)], {}) == ([], [])
