@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scrapy.http import Response
 
-#: Bytes of a body that are looked at. Challenge pages are 5 to 25 KB; customised
-#: ones may put some hundred KB of their own before Cloudflare's script.
-MAX_SCAN = 256 * 1024
+#: Bytes of a body that are looked at. Challenge pages are 5 to 25 KB; customised ones embed
+#: fonts and pictures before Cloudflare's script, and have been seen with 340 KB.
+MAX_SCAN = 3_500_000
+
+# The same for signs of pages that are no longer made, and that embedded nothing.
+_MAX_SCAN_OLD = 256 * 1024
 
 SIGN_HEADER = "cf-mitigated header"
 SIGN_OPTIONS = "_cf_chl_opt script object"
@@ -30,16 +33,15 @@ SIGN_FORM = "challenge form"
 
 _STATUSES = frozenset({403, 429, 503})
 
-# One of these words is on every challenge page, and on few others: a search for
-# them settles most suspect pages before anything is taken apart.
-_HINTS = (
-    b"_cf_chl_opt",
-    b"/cdn-cgi/challenge-platform/",
-    b"/cdn-cgi/scripts/cf.challenge.js",
-    b"jschl_vc",
-    b"jschl_answer",
-    b"cf_captcha_kind",
-)
+# One of these words is on every challenge page, and on few others: a search for them settles most
+# suspect pages before anything is taken apart. Browsers tell their case apart too.
+_OPTIONS_HINT = b"_cf_chl_opt"
+_PLATFORM_HINT = b"/cdn-cgi/challenge-platform/"
+_OLD_HINTS = (b"/cdn-cgi/scripts/cf.challenge.js", b"jschl_", b"cf_captcha_kind")
+
+# What follows them in a challenge page.
+_AFTER_OPTIONS = re.compile(rb"\s{0,9}=\s{0,9}\{")
+_AFTER_PLATFORM = re.compile(rb"[\w./-]{0,99}\borchestrate/")
 
 # Where live markup ends and text that a browser would not run begins, and the tags looked at.
 _TOKEN = re.compile(rb"<(!--|(?:script|style|textarea|title|xmp|template|noembed|input)\b)")
@@ -57,6 +59,7 @@ _FIELD = re.compile(rb"\bname\s{0,9}=\s{0,9}['\"]?(?:jschl_vc|jschl_answer|cf_ca
 _MAX_TAG = 4096  # bytes; a longer tag is not one that Cloudflare wrote
 _MAX_TOKENS = 1000  # more than any challenge page has; pages that are made to cost time have more
 _LONGEST_BEFORE = 8  # bytes that _BEFORE_OPTIONS may match
+_MAX_OPTIONS = 65_536  # bytes in which the options have one of their keys
 
 
 def is_challenge(response: Response) -> bool:
@@ -101,10 +104,13 @@ def is_of_site(response: Response) -> bool:
 
 def page_sign(body: bytes) -> str | None:
     """Return the sign by which the page *body* is a challenge, or None if it is none."""
-    page = body[:MAX_SCAN].lower()
-    if not any(hint in page for hint in _HINTS):
+    if not (
+        _has(body, _OPTIONS_HINT, _AFTER_OPTIONS)
+        or _has(body, _PLATFORM_HINT, _AFTER_PLATFORM)
+        or any(body.find(hint, 0, _MAX_SCAN_OLD) >= 0 for hint in _OLD_HINTS)
+    ):
         return None
-    position = 0
+    page, position = body[:MAX_SCAN].lower(), 0
     for _ in range(_MAX_TOKENS):
         token = _TOKEN.search(page, position)
         if token is None:
@@ -134,6 +140,16 @@ def through_cloudflare(response: Response) -> bool:
     return server is not None and server.strip().lower().startswith(b"cloudflare")
 
 
+def _has(body: bytes, hint: bytes, after: re.Pattern[bytes]) -> bool:
+    """Whether *hint* stands in *body* with what comes *after* it in a challenge page."""
+    position = body.find(hint, 0, MAX_SCAN)
+    for _ in range(_MAX_TOKENS):
+        if position < 0 or after.match(body, position + len(hint)):
+            return position >= 0
+        position = body.find(hint, position + len(hint), MAX_SCAN)
+    return False
+
+
 def _script_sign(attributes: bytes, code: bytes) -> str | None:
     if b"json" in attributes:  # data, never run
         return None
@@ -147,7 +163,8 @@ def _script_sign(attributes: bytes, code: bytes) -> str | None:
     for options in islice(_OPTIONS.finditer(code), _MAX_TOKENS):
         before = code[max(0, options.start() - _LONGEST_BEFORE) : options.start()]
         if _BEFORE_OPTIONS.search(before):
-            return SIGN_OPTIONS if _OPTION_KEY.search(code, options.end()) else None
+            end = options.end() + _MAX_OPTIONS
+            return SIGN_OPTIONS if _OPTION_KEY.search(code, options.end(), end) else None
     return None
 
 

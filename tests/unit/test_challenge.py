@@ -78,7 +78,7 @@ def test_no_other_value_of_the_header_is_a_challenge(value):
     ("body", "sign"),
     [
         (OPTIONS, SIGN_OPTIONS),
-        (OPTIONS.upper(), SIGN_OPTIONS),
+        (OPTIONS.replace(b"script", b"SCRIPT"), SIGN_OPTIONS),
         (b"<script>window._cf_chl_opt = {\n cRay: '1',", SIGN_OPTIONS),  # truncated
         (ORCHESTRATE, SIGN_ORCHESTRATE),
         (
@@ -179,6 +179,40 @@ def test_the_sandboxs_look_alikes_are_none(kind):
 @given(st.binary(max_size=400), st.sampled_from([OPTIONS, ORCHESTRATE, b"<script", b"<!--", b""]))
 def test_it_never_raises(noise, marker):
     page_sign(noise + marker + noise)
+
+
+@pytest.mark.parametrize("machinery", [OPTIONS, ORCHESTRATE])
+@pytest.mark.parametrize("size", [340_000, 3_000_000])
+@pytest.mark.parametrize(
+    ("before", "filler", "after"),
+    [
+        (b"<style>@font-face{src:url(data:font/woff2;base64,", b"A", b")}</style>"),
+        (b"<script>var picture = '", b"A", b"'</script>"),
+        (b"", b"<p>Please wait</p>", b""),
+        (b"<!--", b" a comment ", b"-->"),
+    ],
+    ids=["font", "script", "markup", "comment"],
+)
+def test_a_site_may_put_much_before_the_machinery(machinery, size, before, filler, after):
+    body = before + filler * (size // len(filler)) + after + machinery
+    assert page_sign(body) is not None
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"x('_cf_chl_opt');",
+        b"<pre>window._cf_chl_opt={cType: 'managed'}</pre>",
+        b"<!-- " + OPTIONS + b" -->",
+        b"<script>_cf_chl_opt={ x:1; ",
+        b"<script>a._cf_chl_opt={cType:1}",
+        b'<a href="/cdn-cgi/challenge-platform/h/b/orchestrate/x">x</a>',
+        b"<script src='/cdn-cgi/challenge-platform/scripts/jsd/main.js'></script>",
+        b'{"field": "jschl_vc"}',
+    ],
+)
+def test_what_only_looks_like_one_is_none_however_often_it_stands_there(part):
+    assert page_sign(part * 10_000) is None
 
 
 def test_beyond_the_bound_nothing_is_read():
