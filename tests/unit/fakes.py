@@ -71,6 +71,7 @@ class MemoryBackend:
         self.fields = {}
         self.rejected = {}
         self.leases_by_place = {}
+        self.leases_lock = threading.Lock()
         self.is_down = False
         self.answers = threading.Event()
         self.answers.set()
@@ -106,12 +107,13 @@ class MemoryBackend:
                 self.fields[place].pop(name, None)
 
     def update_leases(self, changes):
-        kept = dict(zip(changes, self.read(list(changes)), strict=True))
-        for place, change in changes.items():
-            _, _, lease, now = kept[place]
-            changed = change(lease, now)
-            if changed is not None:
-                self.leases_by_place[place] = changed
+        with self.leases_lock:
+            kept = dict(zip(changes, self.read(list(changes)), strict=True))
+            for place, change in changes.items():
+                _, _, lease, now = kept[place]
+                changed = change(lease, now)
+                if changed is not None:
+                    self.leases_by_place[place] = changed
         return kept
 
     def leases(self):
