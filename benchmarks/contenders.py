@@ -7,6 +7,16 @@ from twisted.internet.defer import Deferred
 
 from scrapy_ezcaptcha import CloudFlare5STask, EzCaptchaClient, is_challenge
 from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
+from scrapy_ezcaptcha.sandbox import USER_AGENT
+
+# What a clearance of the sandbox puts on a request.
+HEADERS = {
+    "User-Agent": USER_AGENT,
+    "Accept-Language": "en-US,en;q=0.9",
+    "Sec-Ch-Ua": '"Google Chrome";v="131", "Chromium";v="131", "Not_A Brand";v="24"',
+    "Sec-Fetch-Mode": "navigate",
+    "Upgrade-Insecure-Requests": "1",
+}
 
 OURS = {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}
 
@@ -39,6 +49,21 @@ class InlineMiddleware:
         )
 
 
+class HeadersMiddleware:
+    """The cheapest way to protected pages: puts headers on each request that were bought before."""
+
+    def __init__(self, headers):
+        self.headers = headers
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        return cls(crawler.settings.getdict("BOUGHT_HEADERS"))
+
+    def process_request(self, request):
+        for name, value in self.headers.items():
+            request.headers[name] = value
+
+
 class FutureMiddleware:
     """Merely awaits something that never comes: what any waiting request costs."""
 
@@ -66,6 +91,12 @@ def settings_of(contender: str, sandbox) -> dict:
             "PEAK_API_KEY": "pk_sandbox",
             "PEAK_API_URL": f"{sandbox.api_url}/solve",
             "DOWNLOADER_MIDDLEWARES": {"scrapy_turnstile.TurnstileMiddleware": 585},
+        }
+    if contender == "headers":
+        cookie = sandbox.edge.issue(sandbox.edge.default_host(), "exit1", USER_AGENT)
+        return {
+            "BOUGHT_HEADERS": {**HEADERS, "Cookie": f"cf_clearance={cookie}"},
+            "DOWNLOADER_MIDDLEWARES": {f"{__name__}.HeadersMiddleware": 750},  # after cookies
         }
     classes = {"inline": {f"{__name__}.InlineMiddleware": 585}}
     settings = {**service, "DOWNLOADER_MIDDLEWARES": classes.get(contender, OURS)}

@@ -16,6 +16,7 @@ import time
 import timeit
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import scrapy
 from contenders import settings_of
@@ -164,6 +165,33 @@ def overhead(quick):
     }
 
 
+def protected_pages(quick):
+    """Pages behind one clearance: CPU of the crawling process, in pairs."""
+    count, repeats = (1000, 3) if quick else (4000, 7)
+    seconds = {"none": [], "headers": [], "ours": []}
+    for _ in range(repeats):
+        for contender, spent in seconds.items():
+            sites = [protected(is_free=contender == "none")]
+            with Playground(sites, solve=0.1, poll=0.1) as sandbox:
+                figures = crawl(contender, [["shop.example", count, by(sandbox)]], sandbox)
+                assert figures["pages"] == {"shop.example": count}, figures
+                spent.append(figures["cpu"])
+    return {
+        "pages": count,
+        "cpu_seconds": {name: [round(one, 2) for one in spent] for name, spent in seconds.items()},
+        "ratios": {
+            f"{one} / {other}": spread_of(seconds[one], seconds[other])
+            for one, other in (("ours", "none"), ("ours", "headers"), ("headers", "none"))
+        },
+    }
+
+
+def spread_of(ones, others):
+    """Return the least, the median and the greatest ratio of pairs that were run in turn."""
+    ratios = sorted(one / other for one, other in zip(ones, others, strict=True))
+    return [round(ratio, 3) for ratio in (ratios[0], median(ratios), ratios[-1])]
+
+
 def detect(_quick):
     """Microseconds to judge one response."""
     edge = {"Server": "cloudflare", "CF-RAY": "1-LHR", "Content-Type": "text/html"}
@@ -235,6 +263,7 @@ def scale(quick):
 
 def main() -> None:
     scenarios = {f.__name__: f for f in (burst, mixed, overhead, detect, waiting, scale)}
+    scenarios["protected"] = protected_pages
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenario", nargs="*", choices=[[], *scenarios], default=[])
     parser.add_argument("--quick", action="store_true", help="smaller plans, for a first look")
