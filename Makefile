@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 # tox finds the Pythons of pyenv only if they are named.
 PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
 
-.PHONY: demo test unit tox docs fuzz soak ends faults audit bench lint wheel scrapy-tests install clean
+.PHONY: demo test unit tox changelog docs fuzz soak ends faults audit bench lint wheel scrapy-tests install clean
 
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
@@ -24,6 +24,9 @@ unit: .venv/test  ## the tests that need no crawl
 
 tox: .venv/tox  ## all tests with the oldest of everything, and with each Python present; ARGS="-e lowest"
 	$(if $(PYENV_PYTHONS),PYENV_VERSION=$(PYENV_PYTHONS)) $(RUN) -m tox run $(ARGS)
+
+changelog: .venv/docs  ## move newsfragments/ into CHANGELOG.md, for VERSION
+	$(RUN) -m towncrier build --yes --version $(VERSION)
 
 docs: .venv/docs  ## the documentation, as docs/_build/index.html
 	$(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build

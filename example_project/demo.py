@@ -68,7 +68,7 @@ def crawl_the_sandbox():
     print(f"Seconds          {seconds:.1f} (a solve takes 3 in this sandbox)")
     for name in names:
         print(f"Items            {scraped[name]} in example_project/items/{name}.json")
-    print('Next             your own project: see "Turn it on" in README.md')
+    print('Next             your own project: see "Enable it" in README.md')
     return 0 if all(scraped.values()) else 1
 
 
