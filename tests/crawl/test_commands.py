@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -171,6 +172,51 @@ class TestDoctor:
         done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=server)
         assert "note store      redis://127.0.0.1:9; --offline: not tried" in done.stdout
         assert "s3cret" not in done.stdout + done.stderr
+
+    def test_each_proxy_of_the_pool_is_tried(self, run, sandbox):
+        pool = [sandbox.proxy_url(user) for user in ("well", "slow", "dead", "gone", "refusing")]
+        pool.append(sandbox.proxy_url("closed", own_port=True))
+        sandbox.exits.slow("slow", 0.3)
+        sandbox.exits.dead("dead", "closed")
+        sandbox.exits.dead("gone", status=502)
+        sandbox.exits.other_credentials("refusing")
+        settings = {"EZCAPTCHA_PROXIES": ",".join(pool), **ADDON}
+        done = run(sandbox, "doctor", "--url", "http://shop.example/item/1", **settings)
+        assert done.returncode == 1  # for the credentials
+        *tried, all_together = [
+            line for line in done.stdout.splitlines() if line[5:].startswith("pool ")
+        ]
+        labels = [Exit.parse(proxy).label for proxy in pool]
+        assert [[line[:4], *re.split(r"\s{2,}", line[15:].strip())[:2]] for line in tried] == [
+            ["pass", f"1 {labels[0]}", "200 OK"],
+            ["pass", f"2 {labels[1]}", "200 OK"],
+            ["note", f"3 {labels[2]}", "connection closed"],
+            ["note", f"4 {labels[3]}", "502 Bad Gateway"],
+            ["FAIL", f"5 {labels[4]}", "407 Proxy Authentication Required"],
+            ["note", f"6 {labels[5]}", "connection refused"],
+        ]
+        assert len({len(line) for line in tried}) == 1  # side by side
+        assert float(tried[1].split()[-2]) >= 0.3
+        assert "2 of 6 proxies open a tunnel to shop.example:443" in all_together
+        assert sandbox.proxy_password not in done.stdout + done.stderr
+        assert sandbox.edge.visits == []
+
+    def test_a_pool_of_which_no_proxy_answers(self, run, sandbox):
+        sandbox.exits.dead("exit1")
+        pool = {"EZCAPTCHA_PROXIES": sandbox.proxy_url("exit1")}
+        done = run(sandbox, "doctor", **ADDON, **pool)
+        assert done.returncode == 1
+        service = sandbox.api_url.removeprefix("http://")
+        assert f"FAIL pool       0 of 1 proxies open a tunnel to {service}" in done.stdout
+        done = run(sandbox, "doctor", "--offline", **ADDON, **pool)
+        assert done.returncode == 0
+        assert "note pool       1 proxies; --offline: not tried" in done.stdout
+
+    @pytest.mark.parametrize("url", ["shop.example", "ftp://shop.example/", "http://:80/"])
+    def test_a_url_that_names_no_site(self, run, sandbox, url):
+        done = run(sandbox, "doctor", "--url", url, **ADDON)
+        assert done.returncode == 2
+        assert "--url must begin with http:// or https://" in done.stderr + done.stdout
 
     def test_the_key_and_the_password_are_not_shown(self, run, sandbox):
         done = run(sandbox, "doctor", **ADDON)
