@@ -23,7 +23,7 @@ from scrapy_ezcaptcha.commands.service import with_client
 from scrapy_ezcaptcha.commands.tunnels import try_tunnels
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.crawl.order import ORDER, order_of, order_problems
-from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
+from scrapy_ezcaptcha.crawl.proxies import ProxyFinder, leaves_by_scrapys_own
 from scrapy_ezcaptcha.errors import ApiError, ConfigurationError, ExitError, EzCaptchaError
 from scrapy_ezcaptcha.exit import Exit, check_exit
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
@@ -224,7 +224,7 @@ def _proxy(settings: BaseSettings, config: Config) -> Iterator[Finding]:
             yield Finding(FAIL, "proxy", f"{name}: {error}")
         else:
             yield Finding(PASS, "proxy", f"{name}: {exit.label}, with user name and password")
-    if not found:
+    if not found and not config.proxies:
         yield Finding(
             NOTE,
             "proxy",
@@ -279,6 +279,12 @@ def _handlers(settings: BaseSettings, config: Config) -> Iterator[Finding]:
             f"the download handler of {scheme} knows no proxies, and a replay must leave by one:"
             " take another one in DOWNLOAD_HANDLERS",
         )
+    kinds = {exit.scheme for exit in (*config.proxies, config.proxy) if exit is not None}
+    if "socks5" in kinds and leaves_by_scrapys_own(settings, "http", "https"):
+        yield Finding(FAIL, "handler", "Scrapy's own download handler knows no socks5 proxies")
+    if "https" in kinds and leaves_by_scrapys_own(settings, "https"):
+        text = "Scrapy's own download handler cannot reach https:// sites by https:// proxies"
+        yield Finding(FAIL, "handler", f"{text}, only http:// ones")
     if not config.impersonate:
         return
     if not known_browsers():

@@ -201,6 +201,26 @@ class TestDoctor:
         assert sandbox.proxy_password not in done.stdout + done.stderr
         assert sandbox.edge.visits == []
 
+    @pytest.mark.parametrize(
+        ("proxy", "failed"),
+        [
+            ("http://u:p@proxy.example:1", []),
+            ("https://u:p@proxy.example:1", ["cannot reach https:// sites by https:// proxies"]),
+            ("socks5://u:p@proxy.example:1", ["Scrapy's own download handler knows no socks5"]),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["EZCAPTCHA_PROXIES", "EZCAPTCHA_PROXY"])
+    def test_a_kind_of_proxy_that_scrapy_does_not_know(self, run, sandbox, name, proxy, failed):
+        done = run(sandbox, "doctor", "--offline", **ADDON, **{name: proxy})
+        found = [line for line in done.stdout.splitlines() if line.startswith("FAIL handler")]
+        assert len(found) == len(failed)
+        assert all(said in line for said, line in zip(failed, found, strict=True))
+        other = json.dumps(dict.fromkeys(["http", "https"], "another.Handler"))
+        done = run(
+            sandbox, "doctor", "--offline", **ADDON, **{name: proxy}, DOWNLOAD_HANDLERS=other
+        )
+        assert done.returncode == 0
+
     def test_a_pool_of_which_no_proxy_answers(self, run, sandbox):
         sandbox.exits.dead("exit1")
         pool = {"EZCAPTCHA_PROXIES": sandbox.proxy_url("exit1")}
