@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
@@ -64,6 +66,21 @@ class HeadersMiddleware:
             request.headers[name] = value
 
 
+class RandomProxyMiddleware:
+    """Naive rotation: each request of the spider leaves by a random proxy; replays keep theirs."""
+
+    def __init__(self, crawler):
+        self.proxies = crawler.settings.getlist("RANDOM_PROXIES")
+        self.random = random.Random(7)
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        return cls(crawler)
+
+    def process_request(self, request):
+        request.meta.setdefault("proxy", self.random.choice(self.proxies))
+
+
 class FutureMiddleware:
     """Merely awaits something that never comes: what any waiting request costs."""
 
@@ -98,7 +115,10 @@ def settings_of(contender: str, sandbox) -> dict:
             "BOUGHT_HEADERS": {**HEADERS, "Cookie": f"cf_clearance={cookie}"},
             "DOWNLOADER_MIDDLEWARES": {f"{__name__}.HeadersMiddleware": 750},  # after cookies
         }
-    classes = {"inline": {f"{__name__}.InlineMiddleware": 585}}
+    classes = {
+        "inline": {f"{__name__}.InlineMiddleware": 585},
+        "random": {**OURS, f"{__name__}.RandomProxyMiddleware": 350},
+    }
     settings = {**service, "DOWNLOADER_MIDDLEWARES": classes.get(contender, OURS)}
     if contender == "ours, plain priority queue":
         settings["SCHEDULER_PRIORITY_QUEUE"] = "scrapy.pqueues.ScrapyPriorityQueue"

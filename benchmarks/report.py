@@ -38,6 +38,14 @@ def table(results) -> str:
         )
     for count, row in results.get("scale", {}).get("zones", {}).items():
         lines.append(f"| scale, {count} zones | ours | {row['paid']} paid, {row['seconds']} s |")
+    for count, rows in results.get("pool", {}).get("zones", {}).items():
+        exits, each = results["pool"]["exits"], results["pool"]["pages_of_each"]
+        for contender, row in rows.items():
+            lines.append(
+                f"| pool of {exits}, {count} zones of {each} pages | {contender} |"
+                f" {row['paid']} paid, at most {row['most_by_one_exit']} by one exit,"
+                f" {row['seconds']} s, {row['pages']} pages |"
+            )
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """All benchmarks, everything side by side in one run: a table, a JSON file, a picture.
 
 ``python benchmarks/run.py [--quick] [scenario ...]``; scenarios: burst, mixed, overhead,
-detect, waiting, scale. Figures are only comparable within one run.
+detect, waiting, scale, pool. Figures are only comparable within one run.
 """
 
 from __future__ import annotations
@@ -261,8 +261,32 @@ def scale(quick):
     return {"solve_seconds": solve, "zones": rows}
 
 
+def pool(quick):
+    """Ten exits: a pool of ours, and a random exit for each request."""
+    solve, each = (1.0, 10) if quick else (5.0, 20)
+    rows = {}
+    for count in (1, 20) if quick else (1, 20, 200):
+        zones = [f"shop{number}.example" for number in range(count)]
+        for contender in ("ours", "random"):
+            with Playground([protected(zone) for zone in zones], solve=solve, poll=1.0) as sandbox:
+                proxies = [sandbox.proxy_url(f"exit{number}") for number in range(10)]
+                name = "EZCAPTCHA_PROXIES" if contender == "ours" else "RANDOM_PROXIES"
+                settings = {name: proxies, "EZCAPTCHA_MAX_CONCURRENT_TASKS": 200}
+                hosts = [[zone, each, {}] for zone in zones]
+                figures = crawl(contender, hosts, sandbox, settings=settings)
+                tasks = Counter(task.exit for task in sandbox.service.tasks.values())
+                rows.setdefault(str(count), {})[contender] = {
+                    "pages": sum(figures["pages"].values()),
+                    "paid": sandbox.paid,
+                    "most_by_one_exit": max(tasks.values()),
+                    "seconds": round(figures["seconds"], 1),
+                }
+    return {"solve_seconds": solve, "exits": 10, "pages_of_each": each, "zones": rows}
+
+
 def main() -> None:
-    scenarios = {f.__name__: f for f in (burst, mixed, overhead, detect, waiting, scale)}
+    functions = (burst, mixed, overhead, detect, waiting, scale, pool)
+    scenarios = {f.__name__: f for f in functions}
     scenarios["protected"] = protected_pages
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenario", nargs="*", choices=[[], *scenarios], default=[])

@@ -124,6 +124,16 @@ def _proxy(value: Any) -> Exit | None:
         raise ValueError(f"{{name}}: {error}") from None
 
 
+def _proxies(value: Any) -> tuple[Exit, ...]:
+    exits: list[Exit] = []
+    for number, one in enumerate(BaseSettings({"value": value}).getlist("value"), 1):
+        try:
+            exits.append(Exit.parse(one))
+        except ExitError as error:  # noqa: PERF203  (a few proxies)
+            raise ValueError(f"{{name}}, entry {number}: {error}") from None
+    return tuple(exits)
+
+
 @dataclass(frozen=True)
 class Config:
     """Every ``EZCAPTCHA_*`` setting; the defaults are the documented ones.
@@ -138,6 +148,7 @@ class Config:
     transparent_mode: Annotated[bool, _boolean] = False
     allowed_domains: Annotated[tuple[str, ...], _domains] = ()
     proxy: Annotated[Exit | None, _proxy] = None
+    proxies: Annotated[tuple[Exit, ...], _proxies] = ()
     poll_interval: Annotated[float, _seconds] = 3.0
     solve_timeout: Annotated[float, _seconds] = 150.0
     http_timeout: Annotated[float, _seconds] = 30.0

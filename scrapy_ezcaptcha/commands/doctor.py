@@ -6,11 +6,13 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from packaging.requirements import Requirement
 from scrapy import Spider
 from scrapy.crawler import Crawler
+from scrapy.exceptions import UsageError
 from scrapy.pqueues import DownloaderAwarePriorityQueue
 from scrapy.utils.misc import load_object
 
@@ -18,9 +20,10 @@ from scrapy_ezcaptcha.clearances.browsers import is_impersonating, known_browser
 from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import with_client
+from scrapy_ezcaptcha.commands.tunnels import try_tunnels
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.crawl.order import ORDER, order_of, order_problems
-from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
+from scrapy_ezcaptcha.crawl.proxies import ProxyFinder, leaves_by_scrapys_own
 from scrapy_ezcaptcha.errors import ApiError, ConfigurationError, ExitError, EzCaptchaError
 from scrapy_ezcaptcha.exit import Exit, check_exit
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
@@ -48,30 +51,36 @@ class Finding:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take whether to stay off the network."""
-    parser.add_argument("--offline", action="store_true", help="do not call the service")
+    """Take whether to stay off the network, and to which site proxies are tried."""
+    parser.add_argument(
+        "--offline", action="store_true", help="call neither the service nor any proxy"
+    )
+    parser.add_argument(
+        "--url", help="the site to which the proxies of the pool are tried; default: the service"
+    )
     parser.epilog = "Exit status: 0 if nothing failed, 1 otherwise."
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
     """Print all findings."""
+    url = _checked_url(options.url) if options.url else None
     crawler = Crawler(Spider, settings.copy())  # type: ignore[arg-type]
     crawler.addons.load_settings(crawler.settings)
     failed = 0
     try:
-        for finding in examine(crawler.settings, offline=options.offline):
+        for finding in examine(crawler.settings, offline=options.offline, url=url):
             failed += finding.verdict == FAIL
             console = stdout()
             console.print(f"{finding.verdict:<5}", style=_STYLES[finding.verdict], end="")
             console.print(f"{finding.subject:<11}{finding.text}")
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         return 130
     if failed:
         stderr().print(f"{failed} of these want mending.", style="bold red")
     return 1 if failed else 0
 
 
-def examine(settings: BaseSettings, *, offline: bool) -> Iterator[Finding]:
+def examine(settings: BaseSettings, *, offline: bool, url: str | None = None) -> Iterator[Finding]:
     """Look at everything that decides whether challenges get solved."""
     yield from _versions()
     yield from _reactor(settings)
@@ -86,6 +95,7 @@ def examine(settings: BaseSettings, *, offline: bool) -> Iterator[Finding]:
     yield from _scope(config)
     yield _store(config, offline=offline)
     yield from _proxy(settings, config)
+    yield from _pool(settings, config, url or config.api_url, offline=offline)
     yield from _handlers(settings, config)
     if not config.client_key:
         yield Finding(FAIL, "key", f"there is none; set {KEY_SOURCES}")
@@ -213,13 +223,52 @@ def _proxy(settings: BaseSettings, config: Config) -> Iterator[Finding]:
         except ExitError as error:
             yield Finding(FAIL, "proxy", f"{name}: {error}")
         else:
-            yield Finding(PASS, "proxy", f"{name}: {exit.address}, with user name and password")
-    if not found:
+            yield Finding(PASS, "proxy", f"{name}: {exit.label}, with user name and password")
+    if not found and not config.proxies:
         yield Finding(
             NOTE,
             "proxy",
             'none in settings or environment: each request must bring its own meta["proxy"]',
         )
+
+
+def _pool(settings: BaseSettings, config: Config, url: str, *, offline: bool) -> Iterator[Finding]:
+    exits, (host, port) = config.proxies, _host_and_port(url)
+    if not exits:
+        return
+    if offline:
+        yield Finding(NOTE, "pool", f"{len(exits)} proxies; --offline: not tried")
+        return
+    width = max(len(exit.label) for exit in exits)
+    answers = try_tunnels(exits, host, port, encoding=settings["HTTPPROXY_AUTH_ENCODING"])
+    count = 0
+    for number, (exit, answer) in enumerate(zip(exits, answers, strict=True), 1):
+        count += answer.is_open
+        verdict = PASS if answer.is_open else FAIL if answer.is_refused else NOTE
+        line = f"{number:>4} {exit.label:<{width}}  {answer.text:<33} {answer.seconds:5.2f} s"
+        yield Finding(verdict, "pool", line)
+    words = f"{count} of {len(exits)} proxies open a tunnel to {host}:{port}"
+    advice = "" if count else "; are they paid for, and do they allow this site?"
+    yield Finding(PASS if count else FAIL, "pool", words + advice)
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Return to where a tunnel is asked for; many proxies allow no port but 443."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").encode("idna").decode()
+    return f"[{host}]" if ":" in host else host, parts.port or 443
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_sound = parts.scheme in {"http", "https"} and parts.port != 0
+        host = (parts.hostname or "").encode("idna").decode()
+    except ValueError:
+        is_sound, host = False, ""
+    if not is_sound or not host or not host.isprintable() or " " in host:
+        raise UsageError("--url must begin with http:// or https:// and name a site")
+    return url
 
 
 def _handlers(settings: BaseSettings, config: Config) -> Iterator[Finding]:
@@ -230,6 +279,12 @@ def _handlers(settings: BaseSettings, config: Config) -> Iterator[Finding]:
             f"the download handler of {scheme} knows no proxies, and a replay must leave by one:"
             " take another one in DOWNLOAD_HANDLERS",
         )
+    kinds = {exit.scheme for exit in (*config.proxies, config.proxy) if exit is not None}
+    if "socks5" in kinds and leaves_by_scrapys_own(settings, "http", "https"):
+        yield Finding(FAIL, "handler", "Scrapy's own download handler knows no socks5 proxies")
+    if "https" in kinds and leaves_by_scrapys_own(settings, "https"):
+        text = "Scrapy's own download handler cannot reach https:// sites by https:// proxies"
+        yield Finding(FAIL, "handler", f"{text}, only http:// ones")
     if not config.impersonate:
         return
     if not known_browsers():

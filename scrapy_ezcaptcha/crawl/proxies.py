@@ -19,12 +19,16 @@ from scrapy.utils.misc import load_object
 from scrapy_ezcaptcha.exit import UNREADABLE, Exit, exit_error
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from scrapy.settings import BaseSettings
 
 _META_KEYS = frozenset({"proxy", "_auth_proxy", "_scheme_proxy"})
 
 # Download handlers that cannot use a proxy.
 _WITHOUT_PROXIES = frozenset({"scrapy.core.downloader.handlers.http2.H2DownloadHandler"})
+
+_DEFAULT = "scrapy.core.downloader.handlers.http11.HTTP11DownloadHandler"
 
 
 class ProxyFinder:
@@ -85,10 +89,20 @@ class ProxyFinder:
         return username, password
 
 
+def leaves_by_scrapys_own(settings: BaseSettings, *schemes: str) -> bool:
+    """Whether requests of one of *schemes* leave by a handler based on Scrapy's default one."""
+    handlers = settings.getwithbase("DOWNLOAD_HANDLERS")
+    return any(_is_based_on({_DEFAULT}, handlers.get(scheme)) for scheme in schemes)
+
+
 def _is_without_proxies(handler: Any) -> bool:
+    return _is_based_on(_WITHOUT_PROXIES, handler)
+
+
+def _is_based_on(classes: Set[str], handler: Any) -> bool:
     try:
         cls = load_object(handler)
-    except ImportError:  # Scrapy says so when it is needed
+    except (ImportError, NameError, TypeError, ValueError):  # Scrapy says so when it is needed
         return False
     names = (f"{base.__module__}.{base.__qualname__}" for base in getattr(cls, "__mro__", ()))
-    return not _WITHOUT_PROXIES.isdisjoint(names)
+    return not classes.isdisjoint(names)

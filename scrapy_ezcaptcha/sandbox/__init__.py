@@ -24,6 +24,7 @@ except ImportError as error:
     ) from error
 
 from scrapy_ezcaptcha.sandbox.edge import Edge, Visit
+from scrapy_ezcaptcha.sandbox.exits import Exits
 from scrapy_ezcaptcha.sandbox.sandbox import Sandbox
 from scrapy_ezcaptcha.sandbox.service import USER_AGENT, Fault, Service, Task
 from scrapy_ezcaptcha.sandbox.sites import DEFAULT_SITES, Protection, Site
@@ -32,6 +33,7 @@ __all__ = [
     "DEFAULT_SITES",
     "USER_AGENT",
     "Edge",
+    "Exits",
     "Fault",
     "Protection",
     "Sandbox",

@@ -109,6 +109,11 @@ class HttpConnection(asyncio.Protocol):
         """Drop what was still to be answered."""
         self._transport = None
 
+    def abort(self) -> None:
+        """Drop the connection, and the tunnel that it has become."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def _advance(self) -> None:
         while self._transport is not None:
             try:

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import trustme
 
 from scrapy_ezcaptcha.sandbox.edge import Edge
+from scrapy_ezcaptcha.sandbox.exits import ExitPort, Exits
 from scrapy_ezcaptcha.sandbox.http import HttpConnection, Reply
 from scrapy_ezcaptcha.sandbox.http2 import ALPN_PROTOCOLS, TlsConnection
 from scrapy_ezcaptcha.sandbox.service import Service, faulty_reply
@@ -37,7 +38,7 @@ class Sandbox:
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. The made-up
     hosts are reached through its proxy, http and https; each user name of the proxy is
-    an exit of its own.
+    an exit of its own. ``exits`` tells them how to be, also while a crawl runs.
 
     Args:
         sites: what stands behind the proxy.
@@ -69,6 +70,7 @@ class Sandbox:
         self.key = key
         self.proxy_password = proxy_password
         self.edge = self.edge_class(sites)
+        self.exits = Exits()
         self.service = Service(
             self.edge,
             key=key,
@@ -78,6 +80,7 @@ class Sandbox:
             faults=tuple(faults),
             tasks_at_once=tasks_at_once,
             solution=solution,
+            exits=self.exits,
         )
         self.refused_by_proxy = 0
         self.service_connections = 0
@@ -129,10 +132,21 @@ class Sandbox:
         """The first site without any proxy, by https; HTTP/2 where the client asks for it."""
         return f"https://{_LOOPBACK}:{self._ports[3]}"
 
-    def proxy_url(self, user: str = "exit1") -> str:
-        """Return the proxy by which *user* leaves, credentials included."""
+    def proxy_url(self, user: str = "exit1", *, own_port: bool = False) -> str:
+        """Return the proxy by which *user* leaves, credentials included.
+
+        *own_port*: by a port of this exit alone, which refuses connections while the exit is dead.
+        """
         password = quote(self.proxy_password, safe="")
-        return f"http://{quote(user, safe='')}:{password}@{_LOOPBACK}:{self._ports[1]}"
+        port = self._port_of(user) if own_port else self._ports[1]
+        return f"http://{quote(user, safe='')}:{password}@{_LOOPBACK}:{port}"
+
+    def _port_of(self, user: str) -> int:
+        port = self.exits.port_of(user)
+        if port is None:
+            port = ExitPort(self._loop, self._proxy_connection)
+            self.exits.add_port(user, port)
+        return port.number
 
     def settings(self) -> dict[str, Any]:
         """Return the Scrapy settings that make a crawl use this sandbox."""
@@ -185,10 +199,13 @@ class Sandbox:
             await self._serve(
                 self._service_connection, service_port, tls if self._service_tls else None
             ),
-            await self._serve(lambda: HttpConnection(self._at_proxy, self._tunnel), proxy_port),
+            await self._serve(self._proxy_connection, proxy_port),
             await self._serve(lambda: HttpConnection(self._at_site), 0),
             await self._serve(lambda: TlsConnection(self._at_site), 0, tls),
         )
+
+    def _proxy_connection(self) -> HttpConnection:
+        return HttpConnection(self._at_proxy, self._tunnel)
 
     def _tunnel(self, host: str, exit: str | None) -> tuple[ssl.SSLContext, TlsConnection]:
         return self._context_for(host), TlsConnection(self._at_proxy, exit=exit, host=host)
@@ -218,6 +235,7 @@ class Sandbox:
     async def _shut(self) -> None:
         for server in self._servers:
             server.close()
+        self.exits.close()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -241,12 +259,18 @@ class Sandbox:
         fault = next((f for f in self.service.faults if f.call == "proxy" and f.strikes()), None)
         if fault is not None:
             return faulty_reply(fault, {})
-        if call.host is not None:  # within a tunnel
-            return self.edge.visit(call.host, call.target, call, call.exit or _DIRECT)
-        user = self._user(call)
-        if user is None:
+        is_in_tunnel = call.host is not None
+        user = call.exit if is_in_tunnel else self._user(call)
+        if user is None or (self.exits.refuses(user) and not is_in_tunnel):
             self.refused_by_proxy += 1
             return Reply(407, (("Proxy-Authenticate", 'Basic realm="sandbox"'),))
+        reply = self.exits.instead(user) or self._by_exit(call, user)
+        return self.exits.delayed(user, reply)
+
+    def _by_exit(self, call: Call, user: str) -> Reply:
+        """Answer what has come to the proxy, and leaves it by the exit of *user*."""
+        if call.host is not None:  # within a tunnel
+            return self.edge.visit(call.host, call.target, call, user)
         if call.method == "CONNECT":
             return Reply(tunnel_to=call.target.rpartition(":")[0], exit=user)
         host = urlsplit(call.target).hostname

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from scrapy_ezcaptcha.sandbox.content import page_body
+from scrapy_ezcaptcha.sandbox.exits import Exits
 from scrapy_ezcaptcha.sandbox.http import Reply
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ HELD_SECONDS = 300.0
 
 #: So many wrong keys in a minute are answered as such; then they are banned.
 MAX_KEY_ERRORS = 30
+
+#: What a task fails with whose proxy the worker cannot use. The vendor documents no code for it;
+#: its interface is that of other services, whose codes for this all begin with ``ERROR_PROXY``.
+PROXY_ERROR = "ERROR_PROXY_CONNECT"
 
 _GATEWAY_PAGE = b"<html><h1>502 Bad Gateway</h1></html>"
 
@@ -108,6 +113,7 @@ class Task:
     task_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     polls: int = 0
     solved: bool = False
+    failed: str | None = None
     solution: dict[str, Any] | None = None
     created_at: float = field(default_factory=time.monotonic)
 
@@ -124,6 +130,7 @@ class Service:
         tasks_at_once: further ones are refused with 429; None for any number.
         solution: replaces fields of every solution; ``header`` and ``cookies`` are merged in,
             a field that is None is left null.
+        exits: how the proxy's exits are, which the worker uses too.
     """
 
     def __init__(
@@ -138,8 +145,10 @@ class Service:
         faults: tuple[Fault, ...] = (),
         tasks_at_once: int | None = None,
         solution: Mapping[str, Any] | None = None,
+        exits: Exits | None = None,
     ) -> None:
         self._edge = edge
+        self._exits = exits or Exits()
         self._key = key
         self._proxy_password = proxy_password
         self._price = price
@@ -211,9 +220,9 @@ class Service:
         if self.balance < self._price:
             return _error("ERROR_ZERO_BALANCE", "the account is empty", status=500)
         self.balance -= self._price
-        created = Task(
-            task["websiteURL"], unquote(proxy.username), task.get("rqData"), now + self.latency
-        )
+        user = unquote(proxy.username)
+        ready_at = now + self.latency + self._exits.state(user).delay
+        created = Task(task["websiteURL"], user, task.get("rqData"), ready_at)
         self.tasks[created.task_id] = created
         self.most_at_once = max(self.most_at_once, in_work + 1)
         return _json({"errorId": 0, "errorCode": "", "taskId": created.task_id})
@@ -228,6 +237,9 @@ class Service:
             return _error("ERROR_TASK_NOT_EXIST", "its result is held no more", status=400)
         if now < task.ready_at:
             return _json({"errorId": 0, "errorCode": None, "status": "processing"})
+        task.failed = task.failed or (None if task.solved else self._exits.worker_finds(task.exit))
+        if task.failed is not None:
+            return _error(PROXY_ERROR, task.failed, more={"status": "error"})
         task.solved = True
         task.solution = task.solution or self._solve(task)
         return _json({"errorId": 0, "status": "ready", "solution": task.solution})
@@ -281,9 +293,11 @@ def _bomb() -> bytes:
     return gzip.compress(bytes(100_000_000))
 
 
-def _error(code: str, description: str, *, status: int = 200) -> Reply:
+def _error(
+    code: str, description: str, *, status: int = 200, more: Mapping[str, Any] | None = None
+) -> Reply:
     answer: dict[str, Any] = {"errorId": 1, "errorCode": code, "errorDescription": description}
-    return _json(answer | {"requestId": str(uuid.uuid4())}, status=status)
+    return _json(answer | {"requestId": str(uuid.uuid4())} | dict(more or {}), status=status)
 
 
 def _json(answer: dict[str, Any], *, status: int = 200) -> Reply:

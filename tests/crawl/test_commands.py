@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -86,7 +87,7 @@ class TestDoctor:
             pytest.param(
                 {"http_proxy": "http://proxy.example:8080"},
                 {},
-                "http_proxy: the proxy http://proxy.example:8080 has no user name",
+                "http_proxy: the proxy proxy.example:8080 has no user name",
                 id="proxy-without-credentials",
             ),
             pytest.param(
@@ -98,7 +99,7 @@ class TestDoctor:
             pytest.param(
                 {},
                 {"EZCAPTCHA_API_URL": "https://localhost.invalid"},
-                "http_proxy: the proxy http://127.0.0.1",
+                "http_proxy: the proxy 127.0.0.1",
                 id="private-proxy",
             ),
             pytest.param(
@@ -171,6 +172,71 @@ class TestDoctor:
         done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=server)
         assert "note store      redis://127.0.0.1:9; --offline: not tried" in done.stdout
         assert "s3cret" not in done.stdout + done.stderr
+
+    def test_each_proxy_of_the_pool_is_tried(self, run, sandbox):
+        pool = [sandbox.proxy_url(user) for user in ("well", "slow", "dead", "gone", "refusing")]
+        pool.append(sandbox.proxy_url("closed", own_port=True))
+        sandbox.exits.slow("slow", 0.3)
+        sandbox.exits.dead("dead", "closed")
+        sandbox.exits.dead("gone", status=502)
+        sandbox.exits.other_credentials("refusing")
+        settings = {"EZCAPTCHA_PROXIES": ",".join(pool), **ADDON}
+        done = run(sandbox, "doctor", "--url", "http://shop.example/item/1", **settings)
+        assert done.returncode == 1  # for the credentials
+        *tried, all_together = [
+            line for line in done.stdout.splitlines() if line[5:].startswith("pool ")
+        ]
+        labels = [Exit.parse(proxy).label for proxy in pool]
+        assert [[line[:4], *re.split(r"\s{2,}", line[15:].strip())[:2]] for line in tried] == [
+            ["pass", f"1 {labels[0]}", "200 OK"],
+            ["pass", f"2 {labels[1]}", "200 OK"],
+            ["note", f"3 {labels[2]}", "connection closed"],
+            ["note", f"4 {labels[3]}", "502 Bad Gateway"],
+            ["FAIL", f"5 {labels[4]}", "407 Proxy Authentication Required"],
+            ["note", f"6 {labels[5]}", "connection refused"],
+        ]
+        assert len({len(line) for line in tried}) == 1  # side by side
+        assert float(tried[1].split()[-2]) >= 0.3
+        assert "2 of 6 proxies open a tunnel to shop.example:443" in all_together
+        assert sandbox.proxy_password not in done.stdout + done.stderr
+        assert sandbox.edge.visits == []
+
+    @pytest.mark.parametrize(
+        ("proxy", "failed"),
+        [
+            ("http://u:p@proxy.example:1", []),
+            ("https://u:p@proxy.example:1", ["cannot reach https:// sites by https:// proxies"]),
+            ("socks5://u:p@proxy.example:1", ["Scrapy's own download handler knows no socks5"]),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["EZCAPTCHA_PROXIES", "EZCAPTCHA_PROXY"])
+    def test_a_kind_of_proxy_that_scrapy_does_not_know(self, run, sandbox, name, proxy, failed):
+        done = run(sandbox, "doctor", "--offline", **ADDON, **{name: proxy})
+        found = [line for line in done.stdout.splitlines() if line.startswith("FAIL handler")]
+        assert len(found) == len(failed)
+        assert all(said in line for said, line in zip(failed, found, strict=True))
+        other = json.dumps(dict.fromkeys(["http", "https"], "another.Handler"))
+        done = run(
+            sandbox, "doctor", "--offline", **ADDON, **{name: proxy}, DOWNLOAD_HANDLERS=other
+        )
+        assert done.returncode == 0
+
+    def test_a_pool_of_which_no_proxy_answers(self, run, sandbox):
+        sandbox.exits.dead("exit1")
+        pool = {"EZCAPTCHA_PROXIES": sandbox.proxy_url("exit1")}
+        done = run(sandbox, "doctor", **ADDON, **pool)
+        assert done.returncode == 1
+        service = sandbox.api_url.removeprefix("http://")
+        assert f"FAIL pool       0 of 1 proxies open a tunnel to {service}" in done.stdout
+        done = run(sandbox, "doctor", "--offline", **ADDON, **pool)
+        assert done.returncode == 0
+        assert "note pool       1 proxies; --offline: not tried" in done.stdout
+
+    @pytest.mark.parametrize("url", ["shop.example", "ftp://shop.example/", "http://:80/"])
+    def test_a_url_that_names_no_site(self, run, sandbox, url):
+        done = run(sandbox, "doctor", "--url", url, **ADDON)
+        assert done.returncode == 2
+        assert "--url must begin with http:// or https://" in done.stderr + done.stdout
 
     def test_the_key_and_the_password_are_not_shown(self, run, sandbox):
         done = run(sandbox, "doctor", **ADDON)
@@ -345,9 +411,9 @@ class TestClearances:
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == 4
         assert (
-            "old.example by http://proxy.example:8000: 5 min old, accepted by www.old.example"
-            in done.stdout
+            f"old.example by {label('user')}: 5 min old, accepted by www.old.example" in done.stdout
         )
+        assert f"shop.example by {label('other')}: 5 min old" in done.stdout
         assert "4 clearances in" in done.stderr
         for secret in ("c0okie", "s3cret", "user", sandbox.key):
             assert secret not in done.stdout + done.stderr
@@ -359,6 +425,8 @@ class TestClearances:
             (["--exit", "http://proxy.example:8000"], 0),
             (["--exit", "http://user:s3cret@proxy.example:8000"], 1),
             (["--exit", "http://proxy.example:9000"], 4),
+            (["--exit", Exit("http", "proxy.example", 8000, "other").label], 3),
+            (["--exit", "proxy.example:8000#000000"], 4),
             (["--zone", "shop.example", "--exit", "http://other:s3cret@proxy.example:8000"], 3),
         ],
     )
@@ -385,7 +453,7 @@ class TestClearances:
             "shop.example",
             EZCAPTCHA_STORE=redis_server.url,
         )
-        assert "shop.example by http://proxy.example:8000" in done.stdout
+        assert f"shop.example by {label('user')}: 5 min" in done.stdout
         assert "1 clearances dropped" in done.stderr
         assert list(store.everything()) == []
         redis_server.stop()
@@ -399,6 +467,10 @@ class TestClearances:
         done = run(sandbox, "clearances", EZCAPTCHA_STORE=str(tmp_path / "new.sqlite"))
         assert "No clearances are kept" in done.stderr
         assert not (tmp_path / "new.sqlite").exists()
+
+
+def label(user):
+    return Exit("http", "proxy.example", 8000, user).label
 
 
 def record(zone, proxy):

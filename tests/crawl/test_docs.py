@@ -35,7 +35,7 @@ NOT_RUN_HERE = ("pip install ", "python -m scrapy_ezcaptcha.sandbox", "export ")
 @pytest.fixture
 def environment(sandbox):
     """In which the commands of the documentation run."""
-    proxies = " ".join(sandbox.proxy_url(f"exit{number}") for number in range(4))
+    proxies = ",".join(sandbox.proxy_url(f"exit{number}") for number in range(4))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return clean_environment(PATH=path, PROXIES=proxies, **sandbox.environment())
 

@@ -20,10 +20,18 @@ from scrapy_ezcaptcha.sandbox import USER_AGENT, Protection, Sandbox, Site
 
 
 def browse(
-    sandbox, url, *, user="exit1", cookie=None, agent=USER_AGENT, method="GET", password=None
+    sandbox,
+    url,
+    *,
+    user="exit1",
+    cookie=None,
+    agent=USER_AGENT,
+    method="GET",
+    password=None,
+    own_port=False,
 ):
     """Fetch *url* through the sandbox's proxy, as a plain HTTP client."""
-    proxy = urlsplit(sandbox.proxy_url(user))
+    proxy = urlsplit(sandbox.proxy_url(user, own_port=own_port))
     pair = f"{user}:{sandbox.proxy_password if password is None else password}"
     authorization = {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
     headers = {"User-Agent": agent, **({"Cookie": f"cf_clearance={cookie}"} if cookie else {})}
@@ -163,6 +171,110 @@ def test_the_proxy_wants_a_password(sandbox):
     with pytest.raises(OSError, match="407"):
         browse(sandbox, "https://open.example/", password="wrong")
     assert sandbox.report()["refused_by_proxy"] == 2
+
+
+SHARED, OWN = False, True
+PAGES = ["http://open.example/", "https://open.example/"]
+
+
+def leaves(sandbox, url, own_port=SHARED, user="exit1"):
+    """The status of a page by an exit; None if there is no answer."""
+    try:
+        return browse(sandbox, url, user=user, own_port=own_port)[0].status
+    except ConnectionRefusedError:
+        return "refused"
+    except (http.client.RemoteDisconnected, ConnectionResetError):
+        return "dropped"
+    except OSError as error:  # the tunnel
+        return int(str(error).split()[3])
+
+
+@pytest.mark.parametrize("url", PAGES)
+@pytest.mark.parametrize(("own_port", "how"), [(SHARED, "dropped"), (OWN, "refused")])
+def test_an_exit_dies_alone_and_comes_back(sandbox, url, own_port, how):
+    assert leaves(sandbox, url, own_port) == 200
+    for _ in range(2):
+        sandbox.exits.dead("exit1")
+        assert leaves(sandbox, url, own_port) == how
+        assert leaves(sandbox, url, own_port, user="exit2") == 200
+        sandbox.exits.working("exit1")
+        assert leaves(sandbox, url, own_port) == 200
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_a_gateway_answers_for_its_dead_exit(sandbox, url):
+    sandbox.exits.dead("exit1", "exit2", status=502)
+    assert [leaves(sandbox, url, user=f"exit{n}") for n in (1, 2, 3)] == [502, 502, 200]
+
+
+def test_an_exit_that_is_dead_from_the_start_refuses_connections(sandbox):
+    sandbox.exits.dead("exit1")
+    assert leaves(sandbox, "http://open.example/", OWN) == "refused"
+    assert sandbox.proxy_url("exit1", own_port=True) == sandbox.proxy_url("exit1", own_port=True)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_is_under_way_dies_with_the_port_of_its_exit(scheme):
+    with Sandbox([Site("shop.example", together=2)]) as sandbox, ThreadPoolExecutor(1) as pool:
+        page = pool.submit(leaves, sandbox, f"{scheme}://shop.example/", OWN)
+        wait_for(lambda: len(sandbox.edge.visits) == 1)
+        sandbox.exits.dead("exit1")
+        assert page.result() == "dropped"
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_an_exit_that_wants_other_credentials(sandbox, url):
+    sandbox.exits.other_credentials("exit1")
+    assert [leaves(sandbox, url, user=user) for user in ("exit1", "exit2")] == [407, 200]
+    assert sandbox.report()["refused_by_proxy"] == 1
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_a_slow_exit_delays_each_answer(sandbox, url):
+    began = time.monotonic()
+    sandbox.exits.slow("exit1", 0.2)
+    assert leaves(sandbox, url) == 200
+    assert time.monotonic() - began >= 0.2
+
+
+def test_an_exit_may_die_by_what_it_carries(sandbox):
+    """Told by the thread that answers."""
+    visit = sandbox.edge.visit
+
+    def last_visit(*args):
+        sandbox.exits.dead("exit1")
+        return visit(*args)
+
+    sandbox.edge.visit = last_visit
+    leaves(sandbox, "http://open.example/", OWN)
+    wait_for(lambda: leaves(sandbox, "http://open.example/", OWN) == "refused")
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [("dead", "does not answer"), ("other_credentials", "refused the user name")],
+)
+def test_the_worker_cannot_use_such_an_exit_either(sandbox, how, why):
+    getattr(sandbox.exits, how)("exit1")
+    task = {**GOOD, "proxy": sandbox.proxy_url()}
+    created = call(sandbox, "createTask", {"clientKey": sandbox.key, "task": task})
+    assert created["errorId"] == 0
+    polled = {"clientKey": sandbox.key, "taskId": created["taskId"]}
+    wait_for(lambda: call(sandbox, "getTaskResult", polled)["status"] == "error")
+    sandbox.exits.working("exit1")
+    answer = call(sandbox, "getTaskResult", polled)
+    assert (answer["errorId"], answer["status"]) == (1, "error")
+    assert answer["errorCode"] == "ERROR_PROXY_CONNECT"
+    assert why in answer["errorDescription"]
+    assert solve(sandbox)["cookies"]
+    assert solve(sandbox, user="exit2")["cookies"]
+
+
+def test_by_a_slow_exit_a_task_takes_longer(sandbox):
+    sandbox.exits.slow("exit1", 0.3)
+    began = time.monotonic()
+    solve(sandbox)
+    assert time.monotonic() - began >= 0.3
 
 
 def test_without_the_proxy_the_first_site_answers(sandbox):
