@@ -232,8 +232,8 @@ class Store:
         states: dict[int, LeaseState | None] = {}
         contents: dict[str, Contents] = {}
         numbers: dict[str, list[int]] = {}
-        for number, (name, _) in enumerate(updates):
-            numbers.setdefault(name, []).append(number)
+        for number, (name, _) in enumerate(updates):  # whoever acquires a part names its place last
+            numbers[name] = [*numbers.pop(name, ()), number]
 
         def change(name: str, lease: str | None, now: float) -> str | None:
             state, is_changed = LeaseState.from_json(lease), False

@@ -27,6 +27,8 @@ from scrapy_ezcaptcha.clearances.record import Location, Record
 from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.stores import Store, StoreError, looks, sharing, thread
+from scrapy_ezcaptcha.stores import redis as redis_backend
+from scrapy_ezcaptcha.stores import store as store_module
 from scrapy_ezcaptcha.stores.lease import TASK_SECONDS, LeaseState, SolveFailure
 from scrapy_ezcaptcha.stores.records import fields_of, records_in
 from scrapy_ezcaptcha.stores.redis import RedisBackend
@@ -254,6 +256,29 @@ class TestLeases:
         assert view(other, PLACE).failure == failure
         one.release(PLACE, one.acquire(PLACE, LEASE).token)
         assert view(other, PLACE).failure is None
+
+    def test_who_acquires_a_part_among_many_sees_what_its_last_holder_bought(
+        self, pair, monkeypatch
+    ):
+        one, other, _ = pair
+        part = (f"{ZONE} www.shop.example", EXIT)
+        token = other.acquire(part, LEASE).token
+        monkeypatch.setattr(store_module, "_MAX_READ", 1)
+        update_leases = one._backend.update_leases
+
+        def update_and_let_the_other_buy(changes):
+            kept = update_leases(changes)
+            if not ids(other):
+                other.put(Record(clearance()))
+                other.release(part, token)
+            return kept
+
+        monkeypatch.setattr(one._backend, "update_leases", update_and_let_the_other_buy)
+        stay, acquire = (lambda *_: None), (lambda state, now: state.acquired(now, LEASE))
+        between = ("other.example", EXIT)
+        updated = one.update([(PLACE, stay), (between, stay), (part, acquire), (PLACE, stay)])
+        assert updated[2][0].token == token + 1
+        assert [record.clearance.id for record in updated[3][1][0]] == ["task1"]
 
     def test_of_many_at_once_one_gets_it(self, pair):
         one, other, _ = pair
@@ -510,6 +535,19 @@ class TestServer:
             other.release(PLACE, 2)
             assert ours.acquire(PLACE, LEASE).token == 3
             assert proxy.round_trips - before < 7
+
+    @pytest.mark.parametrize("jump", [-60, 60])
+    def test_a_clock_that_jumped_gives_no_lease_to_two(self, server, monkeypatch, jump):
+        server.client.flushall()
+        ours, other = (server_store(server.url) for _ in range(2))
+        ours.get(PLACE)
+        if jump > 0:  # the server's clock is set back; else this machine sleeps
+            assert other.acquire(PLACE, LEASE)
+            assert ours.acquire(PLACE, LEASE) is None
+        turned = SimpleNamespace(monotonic=lambda: time.monotonic() + jump)
+        monkeypatch.setattr(redis_backend, "time", turned)
+        assert (ours.acquire(PLACE, LEASE) is None) is (jump > 0)
+        assert server_store(server.url).acquire(PLACE, LEASE) is None
 
     def test_a_password_is_asked_for_and_never_shown(self, server):
         url = f"redis://user:s3cret@127.0.0.1:{server.port}"
