@@ -637,7 +637,7 @@ class Process:
 
     async def write(self):
         """Have what changed written: a lease is acquired after that."""
-        (await self.sharing.acquire(("other.example", EXIT))).release()
+        (await self.sharing.acquire((self.known.process, EXIT))).release()
 
     def reject(self, clearance):
         """Have *clearance* challenged twice."""
@@ -862,6 +862,28 @@ class TestSharing:
             await close(ours, theirs)
 
         run(scenario)
+
+    def test_a_page_that_is_noted_does_not_undo_what_another_process_renewed(self, two, run):
+        ours, theirs, _, _ = two
+
+        async def scenario():
+            ours.known.add(clearance())
+            await ours.write()
+            await theirs.sharing.refresh(PLACE, is_urgent=True)
+            ours.known.renew(clearance(), {"cf_clearance": "newer"})
+            await ours.write()
+            theirs.known.note_challenge(HERE)
+            theirs.known.accept(HERE, clearance(), theirs.known.next_number())
+            await theirs.write()
+            for crawl in (ours, theirs):
+                await crawl.sharing.refresh(PLACE, is_urgent=True)
+            await close(ours, theirs)
+
+        run(scenario)
+        for crawl in (ours, theirs):
+            (record,) = crawl.known.records(PLACE)
+            assert record.clearance.cookies["cf_clearance"] == "newer"
+            assert record.pages == 1
 
     def test_first_looks_at_many_places_are_one_call(self, two, run):
         ours, theirs, backend, reactor = two
