@@ -40,13 +40,14 @@ _NAMELESS: dict[str, None] = (
 
 # The server's clock is estimated from its last answer. It may be set since, or another server may
 # have taken over; and while this machine sleeps, its own clock stands still.
-_MAX_DRIFT, _ANY_DRIFT = 2.0, 1e12
+_MAX_DRIFT, _ANY_DRIFT = 1.0, 1e12
 
 # Replaces a lease unless it has changed, or the estimate of the server's clock is wrong. To WATCH
 # it instead takes four calls, one by one.
 _REPLACE = """
 if (redis.call("GET", KEYS[1]) or "") ~= ARGV[1] then return 0 end
-if math.abs(redis.call("TIME")[1] - ARGV[4]) > tonumber(ARGV[5]) then return 0 end
+local time = redis.call("TIME")
+if math.abs(time[1] + time[2] / 1e6 - ARGV[4]) > tonumber(ARGV[5]) then return 0 end
 redis.call("SET", KEYS[1], ARGV[2], "EX", ARGV[3])
 return 1
 """
