@@ -225,8 +225,7 @@ class EzCaptchaMiddleware:
             exit = self._targets.proxies.after_sending(request)
         except ExitError:
             return  # said when it meets a challenge
-        clearance = self._known.find(location, exit) if exit else None
-        if clearance is not None:
+        if exit and (clearance := self._known.find(location, exit)):
             self._headers.put_on(request, clearance, self._known.next_number())
             if self._replayer.memo_on(request).clearance != clearance.id:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
@@ -237,12 +236,13 @@ class EzCaptchaMiddleware:
         if carried is None:
             return
         clearance, number = carried
-        self._known.renew(clearance, clearance.fresh_cookies(request, response))
+        if fresh := clearance.fresh_cookies(request, response):
+            self._known.renew(clearance, fresh)
+            self._sharing.write_soon()  # the site may refuse those before
         if not is_of_site(response):
             return
         self._broker.accepted(location_of(request), clearance, number)
-        seen = Memo.on(request).seen
-        if seen is not None and seen.clearance == clearance.id:
+        if (seen := Memo.on(request).seen) and seen.clearance == clearance.id:
             self._stats.inc_value("ezcaptcha/challenges/stray")
 
     def request_left_downloader(self, request: Request) -> None:

@@ -15,7 +15,7 @@ from scrapy_ezcaptcha.clearances.record import Record, Seen, Verdict, best_for, 
 from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
     from scrapy_ezcaptcha.clearances.record import Location
@@ -102,7 +102,7 @@ class KnownClearances:
 
     def add(self, clearance: Clearance, path: str | None = None, only: str | None = None) -> None:
         """Keep a new clearance, bought for *path*; *only* for a host or path if not for all."""
-        self._merge(Record(clearance, path=path, only=only))
+        self._merge(Record(clearance, path=path, only=only, renewed=self.next_number()))
 
     def renew(self, carried: Clearance, fresh: Mapping[str, str]) -> None:
         """Keep the *fresh* cookies that a site sent in answer to a request with *carried*.
@@ -233,7 +233,7 @@ class KnownClearances:
         return record.fails(location, self.process)
 
     def learn(
-        self, place: Place, records: Iterable[Record], rejected: Mapping[str, bool], since: int = 0
+        self, place: Place, records: Sequence[Record], rejected: Mapping[str, bool], since: int = 0
     ) -> tuple[list[str], list[str]]:
         """Take over what other processes know of *place*: clearances, and ids of rejected ones.
 
@@ -248,17 +248,17 @@ class KnownClearances:
                 if unused:
                     useless.append(clearance_id)
         new = []
-        theirs = set()
         for record in records:
-            theirs.add(record.clearance.id)
             known = self._find(record.clearance)
             if known is None and self._rejected.get(record.clearance.id) is None:
                 new.append(record.clearance.id)
             elif known is not None and known.renewed > since:
                 record.clearance = known.clearance
             self._merge(record, is_news=False)
+        theirs = {record.clearance.id for record in records}
         for record in self.records(place):
             if record.clearance.id not in theirs:  # the store was down, or forgot it
+                record.renewed = self.next_number()
                 self._changed(record)
         return new, useless
 

@@ -75,7 +75,8 @@ class Record:
     for which it was accepted, ``last_sent`` is the number of the last request that it let through.
     ``path`` is the path for which it was bought, ``only`` the host or path for which alone it
     was bought, because the zone had a good clearance already.
-    ``renewed`` is the number of the last renewal in this process.
+    ``renewed`` is the number of the last renewal in this process, or from when it was bought here,
+    or seen to be missing in the store.
     ``refused_at`` is how many requests had been sent when this process noted a refusal.
     ``label`` is that of the exit, if the clearance has it without credentials.
     ``doubts`` holds what was known at the first challenge since the last page, and how many
@@ -113,7 +114,7 @@ class Record:
         """Return what *process* knows, as a record that does not change any more."""
         counts = {process: self.counts[process]} if process in self.counts else {}
         record = Record(self.clearance, set(self.accepted), set(self.refused), counts)
-        record.path, record.only = self.path, self.only
+        record.path, record.only, record.renewed = self.path, self.only, self.renewed
         return record
 
     def merge(self, other: Record, process: str) -> None:

@@ -26,8 +26,8 @@ CLEARANCE, ACCEPTED, REFUSED, PAGES = "clearance", "accepted", "refused", "pages
 _MAX_DIGITS = 12
 
 
-def fields_of(record: Record) -> dict[str, str]:
-    """Return what a store keeps of a clearance."""
+def fields_of(record: Record, since: int = -1) -> dict[str, str]:
+    """Return what a store keeps of a clearance; without itself if not renewed after *since*."""
     clearance = record.clearance
     whole = {
         "zone": clearance.zone,
@@ -41,7 +41,9 @@ def fields_of(record: Record) -> dict[str, str]:
         "path": record.path,
         "only": record.only,
     }
-    fields = {_field(CLEARANCE, clearance.id): json.dumps(whole)}
+    fields = {}
+    if record.renewed > since:  # else another process may have written newer cookies
+        fields[_field(CLEARANCE, clearance.id)] = json.dumps(whole)
     fields |= {_field(ACCEPTED, clearance.id, host): "" for host in record.accepted}
     fields |= {_field(REFUSED, clearance.id, refuser): "" for refuser in record.refused}
     fields |= {_field(PAGES, clearance.id, one): str(count) for one, count in record.counts.items()}

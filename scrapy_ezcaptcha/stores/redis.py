@@ -38,9 +38,16 @@ _NAMELESS: dict[str, None] = (
     {"driver_info": None} if _HAS_DRIVER_INFO else {"lib_name": None, "lib_version": None}
 )
 
-# Replaces a lease unless it has changed. To WATCH it instead takes four calls, one by one.
+# The server's clock is estimated from its last answer. It may be set since, or another server may
+# have taken over; and while this machine sleeps, its own clock stands still.
+_MAX_DRIFT, _ANY_DRIFT = 1.0, 1e12
+
+# Replaces a lease unless it has changed, or the estimate of the server's clock is wrong. To WATCH
+# it instead takes four calls, one by one.
 _REPLACE = """
 if (redis.call("GET", KEYS[1]) or "") ~= ARGV[1] then return 0 end
+local time = redis.call("TIME")
+if math.abs(time[1] + time[2] / 1e6 - ARGV[4]) > tonumber(ARGV[5]) then return 0 end
 redis.call("SET", KEYS[1], ARGV[2], "EX", ARGV[3])
 return 1
 """
@@ -106,32 +113,43 @@ class RedisBackend:
         if self._ahead is None:
             kept = dict(zip(changes, self.read(list(changes)), strict=True))
         left = {place: kept[place][2] if kept else self._leases.get(place) for place in changes}
+        drift = _ANY_DRIFT if kept else _MAX_DRIFT
         while left:
             now = time.monotonic() + (self._ahead or 0.0)
             changed = {place: changes[place](lease, now) for place, lease in left.items()}
             swaps = {place: (left[place], lease) for place, lease in changed.items() if lease}
             asked = [place for place in left if place in swaps or place not in kept]
-            done, contents = self._replace_and_read(asked, swaps) if asked else (set(), [])
+            if not asked:
+                break
+            done, contents = self._replace_and_read(asked, swaps, now, drift)
+            drift = _ANY_DRIFT  # the clock was read just now
             kept |= zip(asked, contents, strict=True)
             for place in asked:
                 self._leases.put(place, kept[place][2] or "")
             left = {
                 place: kept[place][2]
                 for place in asked
-                if place not in done and (left[place] or "") != (kept[place][2] or "")
+                if place not in done
+                and (place in swaps or (left[place] or "") != (kept[place][2] or ""))
             }
         return kept
 
     def _replace_and_read(
-        self, places: Sequence[str], swaps: Mapping[str, tuple[str | None, str]]
+        self,
+        places: Sequence[str],
+        swaps: Mapping[str, tuple[str | None, str]],
+        estimate: float = 0.0,
+        drift: float = _ANY_DRIFT,
     ) -> tuple[set[str], list[Contents]]:
         """Replace leases that have not changed, then read *places*, all in one call.
 
-        *swaps* are the old and the new leases. Returns which places got the new one.
+        *swaps* are the old and the new leases; none is replaced if the server's clock is more than
+        *drift* seconds from *estimate*. Returns which places got the new one.
         """
         with self._talking(), self._server.pipeline(transaction=False) as pipe:
+            clock = KEPT_SECONDS, estimate, drift
             for place, (old, new) in swaps.items():
-                pipe.eval(_REPLACE, 1, _key(_LEASE, place), old or "", new, KEPT_SECONDS)
+                pipe.eval(_REPLACE, 1, _key(_LEASE, place), old or "", new, *clock)
             pipe.time().mget([_key(_LEASE, place) for place in places])
             for place in places:
                 pipe.hgetall(_key(_FIELDS, place)).zrange(_key(_REJECTED, place), 0, -1)

@@ -279,7 +279,7 @@ class Sharing:
         self, call: Callable[[Callable[[Store], T]], Deferred[T]], work: Callable[[Store], T]
     ) -> Deferred[T]:
         """Write what changed by *call*, and do *work*."""
-        self._wrote_at, number = self.reactor.seconds(), self.known.number
+        self._wrote_at, number, since = self.reactor.seconds(), self.known.number, self._written
         changes = self.known.take_changes()
         news = [
             (
@@ -292,7 +292,7 @@ class Sharing:
         ]
 
         def write_and_work(store: Store) -> T:
-            store.put(*(change for _, _, change in news if isinstance(change, Record)))
+            store.put(*(one for _, _, one in news if isinstance(one, Record)), since=since)
             store.drop(
                 [
                     (store.name_of(place), clearance_id, change)

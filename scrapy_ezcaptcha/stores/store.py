@@ -133,13 +133,17 @@ class Store:
             views += map(_view, contents, some)
         return views
 
-    def put(self, *records: Record) -> None:
-        """Keep clearances, or what is new about them; a rejected one stays rejected."""
+    def put(self, *records: Record, since: int = -1) -> None:
+        """Keep clearances, or what is new about those that were not renewed after *since*.
+
+        A rejected one stays rejected.
+        """
         places: dict[str, dict[str, str]] = {}
         for record in records:
-            places.setdefault(self.name_of(record.clearance.place), {}).update(fields_of(record))
-        if places:
-            self._backend.write(places)
+            fields = places.setdefault(self.name_of(record.clearance.place), {})
+            fields |= fields_of(record, since)
+        if any(places.values()):
+            self._backend.write({name: fields for name, fields in places.items() if fields})
 
     def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
         """Drop a clearance for all processes; *unused* if no host had ever accepted it."""
@@ -232,8 +236,8 @@ class Store:
         states: dict[int, LeaseState | None] = {}
         contents: dict[str, Contents] = {}
         numbers: dict[str, list[int]] = {}
-        for number, (name, _) in enumerate(updates):
-            numbers.setdefault(name, []).append(number)
+        for number, (name, _) in enumerate(updates):  # whoever acquires a part names its place last
+            numbers[name] = [*numbers.pop(name, ()), number]
 
         def change(name: str, lease: str | None, now: float) -> str | None:
             state, is_changed = LeaseState.from_json(lease), False

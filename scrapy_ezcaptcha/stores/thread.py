@@ -57,7 +57,7 @@ class StoreThread:
     def __post_init__(self) -> None:
         self._pool, self._reads = _thread("ezcaptcha-store"), _thread("ezcaptcha-store-reads")
         self._return: Deferred[None] | None = None  # fires when a store that is down is back
-        self._down_since = 0.0
+        self._down_since = self._back_at = 0.0
         self._warned_at: float | None = None
         self._is_closed = False
 
@@ -123,7 +123,7 @@ class StoreThread:
     def _failed(self, failure: Failure, asked_at: float) -> Failure:
         """Log that the store is down, and look again later."""
         self.stats.inc_value("ezcaptcha/store/errors")
-        if not self.is_down:
+        if not self.is_down and asked_at >= self._back_at:  # else it was a read of before
             self._return, self._down_since = Deferred(), asked_at
             now, before = self.reactor.seconds(), self._warned_at
             is_warned = before is not None and now - before < _WARNING_SECONDS
@@ -150,7 +150,7 @@ class StoreThread:
             except StoreError:
                 continue
             await self._sleep(_SETTLE_SECONDS)
-            returned, self._return = self._return, None
+            returned, self._return, self._back_at = self._return, None, self.reactor.seconds()
             self.log.info("The store %s answers again", self.store)
             if returned is not None:
                 returned.callback(None)

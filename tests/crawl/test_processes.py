@@ -20,6 +20,7 @@ pytestmark = pytest.mark.unmeasured
 
 WORKERS = Path(__file__).parents[2] / "docs" / "examples" / "workers.py"
 SHOP = [Site("shop.example", Protection())]
+SLOWLY = {"DOWNLOAD_DELAY": 0.05}
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -58,6 +59,17 @@ def test_a_second_run_pays_nothing_and_meets_no_challenge(crawl, store):
     assert results[1].stat("tasks/created") == 0
     assert results[1].stat("clearances/shared") == 1
     assert all(page["flags"] == ["ezcaptcha"] for page in results[1].pages)
+
+
+def test_a_cookie_that_one_process_is_sent_reaches_the_others_before_they_pay(crawl, store):
+    with Sandbox([Site("shop.example", Protection(renew_every=25), items=150)]) as sandbox:
+        crawls = [
+            crawl.begin(sandbox, items(sandbox, first, first + 49), settings={**store, **SLOWLY})
+            for first in (1, 51, 101)
+        ]
+        results = [each.result() for each in crawls]
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages(results, 150)
 
 
 @pytest.mark.parametrize("end", ["kill", "interrupt"])

@@ -28,6 +28,8 @@ from scrapy_ezcaptcha.clearances.record import Location, Record
 from scrapy_ezcaptcha.errors import ApiError, FailedElsewhere, GivenUp, TransportError
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.stores import Store, StoreError, looks, sharing, thread
+from scrapy_ezcaptcha.stores import redis as redis_backend
+from scrapy_ezcaptcha.stores import store as store_module
 from scrapy_ezcaptcha.stores.lease import TASK_SECONDS, LeaseState, SolveFailure
 from scrapy_ezcaptcha.stores.records import fields_of, records_in
 from scrapy_ezcaptcha.stores.redis import RedisBackend
@@ -256,6 +258,29 @@ class TestLeases:
         one.release(PLACE, one.acquire(PLACE, LEASE).token)
         assert view(other, PLACE).failure is None
 
+    def test_who_acquires_a_part_among_many_sees_what_its_last_holder_bought(
+        self, pair, monkeypatch
+    ):
+        one, other, _ = pair
+        part = (f"{ZONE} www.shop.example", EXIT)
+        token = other.acquire(part, LEASE).token
+        monkeypatch.setattr(store_module, "_MAX_READ", 1)
+        update_leases = one._backend.update_leases
+
+        def update_and_let_the_other_buy(changes):
+            kept = update_leases(changes)
+            if not ids(other):
+                other.put(Record(clearance()))
+                other.release(part, token)
+            return kept
+
+        monkeypatch.setattr(one._backend, "update_leases", update_and_let_the_other_buy)
+        stay, acquire = (lambda *_: None), (lambda state, now: state.acquired(now, LEASE))
+        between = ("other.example", EXIT)
+        updated = one.update([(PLACE, stay), (between, stay), (part, acquire), (PLACE, stay)])
+        assert updated[2][0].token == token + 1
+        assert [record.clearance.id for record in updated[3][1][0]] == ["task1"]
+
     def test_of_many_at_once_one_gets_it(self, pair):
         one, other, _ = pair
         acquired, start = [], threading.Barrier(2)
@@ -375,10 +400,8 @@ class TestRecords:
         (record,) = records_in({'["clearance", "task1"]': json.dumps(whole)}, (), PLACE)
         request = Request(f"http://{ZONE}/")
         ClearanceHeaders(frozenset(), {}, LOG).put_on(request, record.clearance)
-        lines = request.headers.to_string()
-        assert lines.count(b"\r\n") == len(request.headers.keys()) - 1
-        assert b"Content-Length" not in lines
-        assert b"Authorization" not in lines
+        assert request.headers.to_string().count(b"\r\n") == len(request.headers.keys()) - 1
+        assert not {b"Content-Length", b"Authorization"} & request.headers.keys()
 
     @pytest.mark.parametrize("label", [f"{EXIT.label}\n", "other.example:1#3f2a1c", 7, None])
     def test_a_label_that_is_not_of_the_exit_is_not_shown(self, label):
@@ -519,6 +542,19 @@ class TestServer:
             assert ours.acquire(PLACE, LEASE).token == 3
             assert proxy.round_trips - before < 7
 
+    @pytest.mark.parametrize("jump", [-60, 60])
+    def test_a_clock_that_jumped_gives_no_lease_to_two(self, server, monkeypatch, jump):
+        server.client.flushall()
+        ours, other = (server_store(server.url) for _ in range(2))
+        ours.get(PLACE)
+        if jump > 0:  # the server's clock is set back; else this machine sleeps
+            assert other.acquire(PLACE, LEASE)
+            assert ours.acquire(PLACE, LEASE) is None
+        turned = SimpleNamespace(monotonic=lambda: time.monotonic() + jump)
+        monkeypatch.setattr(redis_backend, "time", turned)
+        assert (ours.acquire(PLACE, LEASE) is None) is (jump > 0)
+        assert server_store(server.url).acquire(PLACE, LEASE) is None
+
     def test_a_password_is_asked_for_and_never_shown(self, server):
         url = f"redis://user:s3cret@127.0.0.1:{server.port}"
         store = server_store(url)
@@ -593,7 +629,7 @@ class Process:
 
     async def write(self):
         """Have what changed written: a lease is acquired after that."""
-        (await self.sharing.acquire(("other.example", EXIT))).release()
+        (await self.sharing.acquire((self.known.process, EXIT))).release()
 
     def reject(self, clearance):
         """Have *clearance* challenged twice."""
@@ -735,6 +771,37 @@ class TestSharing:
         levels = [record.levelname for record in caplog.records]
         assert levels == ["WARNING", *["INFO"] * 5]
 
+    def test_a_look_that_fails_after_a_store_came_back_is_no_further_outage(
+        self, two, run, monkeypatch
+    ):
+        ours, _, backend, reactor = two
+        is_asked, answers, read = threading.Event(), threading.Event(), backend.read
+
+        def read_for_long(places):
+            if is_asked.is_set():
+                return read(places)
+            is_asked.set()
+            answers.wait(10)
+            raise StoreError("it did not answer")
+
+        async def scenario():
+            monkeypatch.setattr(backend, "read", read_for_long)
+            looking = Deferred.fromCoroutine(ours.sharing.refresh(PLACE, is_urgent=True))
+            while not is_asked.is_set():
+                await sleep(reactor, 0.01)
+            backend.is_down = True
+            with pytest.raises(StoreError):
+                await ours.sharing.acquire(PLACE)
+            backend.is_down = False
+            while ours.sharing.is_down:
+                await sleep(reactor, 0.01)
+            answers.set()
+            await looking
+            assert not ours.sharing.is_down
+            await close(ours)
+
+        run(scenario)
+
     def test_who_wants_to_solve_waits_a_little_for_a_store_that_is_away(self, two, run):
         ours, theirs, backend, reactor = two
 
@@ -818,6 +885,28 @@ class TestSharing:
             await close(ours, theirs)
 
         run(scenario)
+
+    def test_a_page_that_is_noted_does_not_undo_what_another_process_renewed(self, two, run):
+        ours, theirs, _, _ = two
+
+        async def scenario():
+            ours.known.add(clearance())
+            await ours.write()
+            await theirs.sharing.refresh(PLACE, is_urgent=True)
+            ours.known.renew(clearance(), {"cf_clearance": "newer"})
+            await ours.write()
+            theirs.known.note_challenge(HERE)
+            theirs.known.accept(HERE, clearance(), theirs.known.next_number())
+            await theirs.write()
+            for crawl in (ours, theirs):
+                await crawl.sharing.refresh(PLACE, is_urgent=True)
+            await close(ours, theirs)
+
+        run(scenario)
+        for crawl in (ours, theirs):
+            (record,) = crawl.known.records(PLACE)
+            assert record.clearance.cookies["cf_clearance"] == "newer"
+            assert record.pages == 1
 
     def test_first_looks_at_many_places_are_one_call(self, two, run):
         ours, theirs, backend, reactor = two
