@@ -188,6 +188,9 @@ def judge(result: dict, log: str, sandbox: Sandbox) -> int:
     }
     for name, holds in checks.items():
         print(f"{'ok  ' if holds else 'FAIL'} {name}")
+    if "Traceback" in log:
+        before, _, after = log.partition("Traceback")
+        print(before[-1000:] + "Traceback" + after[:4000])
     return 0 if all(checks.values()) else 1
 
 
