@@ -25,9 +25,12 @@ PAGES = 3  # of each site
 FOR_EVER = None
 
 
-def shop(**protection: Any) -> Site:
-    """All its pages are asked for before the first challenge comes: they share each solve."""
-    return Site("shop.example", Protection(**protection), together=PAGES)
+SLOW = 0.4  # seconds, in which all replays of a solve are sent
+
+
+def shop(latency: float = 0.0, **protection: Any) -> Site:
+    """All its pages are asked for before the first challenge comes: they share the solve."""
+    return Site("shop.example", Protection(**protection), latency=latency, together=PAGES)
 
 
 SETTINGS = {
@@ -129,7 +132,7 @@ CASES = [
     Case("createTask: the account is empty", create("error", code="ERROR_ZERO_BALANCE")),
     Case("createTask: the account is empty after one task",
          create("error", code="ERROR_ZERO_BALANCE", after=1),
-         site=shop(max_uses=2)),
+         site=shop(SLOW, max_uses=2)),
     # getTaskResult, in passing
     Case("getTaskResult: twice accepted, never answered", poll("silent"),
          settings={"EZCAPTCHA_SOLVE_TIMEOUT": 15.0}),
@@ -177,7 +180,8 @@ CASES = [
     Case("solution: wrong types in every field",
          poll("raw", FOR_EVER, body=ready(header=[1], cookies="x", body=5, tlsVersion={}))),
     Case("solution: a clearance that the site does not know",
-         poll("raw", FOR_EVER, body=ready(header=AGENT, cookies={"cf_clearance": "forged"}))),
+         poll("raw", FOR_EVER, body=ready(header=AGENT, cookies={"cf_clearance": "forged"})),
+         site=shop(SLOW)),
     # the store
     Case("the store refuses connections", settings={"EZCAPTCHA_STORE": "redis://127.0.0.1:9"}),
     Case("the store, a Redis server, is out of memory",
@@ -194,10 +198,8 @@ CASES = [
          create("error", times=1, code="ERROR_REQUEST_PARAMETERS"),
          site=shop(status=503)),
     Case("the proxy drops replays, twice", lambda: [Fault("proxy", "close", times=4, after=6)]),
-    Case("the site never accepts",
-         site=shop(accepts=False)),
-    Case("the site ends each clearance after two pages",
-         site=shop(max_uses=2)),
+    Case("the site never accepts", site=shop(SLOW, accepts=False)),
+    Case("the site ends each clearance after two pages", site=shop(SLOW, max_uses=2)),
     Case("the clock jumps an hour ahead", plan={"clock_jump": 3600}),
     Case("the clock jumps an hour back", plan={"clock_jump": -3600}),
 ]
