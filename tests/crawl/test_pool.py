@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
-from support import Crawl, CrawlResult, forms
+import pytest
+from support import Crawl, CrawlResult, forms, wait_for
 
 from scrapy_ezcaptcha.sandbox import Sandbox
 from scrapy_ezcaptcha.sandbox.sites import Protection, Site
