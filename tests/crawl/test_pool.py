@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from support import Crawl, CrawlResult, forms, wait_for
 
+from scrapy_ezcaptcha.crawl.pool import ranked
+from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.sandbox import Sandbox
 from scrapy_ezcaptcha.sandbox.sites import Protection, Site
 
@@ -120,7 +123,6 @@ def test_an_exit_that_comes_back_is_used_again(crawl: Crawl):
             "EZCAPTCHA_PROXIES": pool(sandbox, 2, own_port=True),
             "EZCAPTCHA_BREAKER_SECONDS": 0.5,
             "DOWNLOAD_DELAY": 0.02,
-            "RANDOMIZE_DOWNLOAD_DELAY": False,
         }
         crawling = crawl.begin(sandbox, requests(1, 200), settings=settings)
         visits = sandbox.edge.visits
@@ -201,3 +203,111 @@ def test_a_benched_exit_is_known_to_other_workers(crawl: Crawl, redis_server):
     assert second.stat("proxies/benched") == 0
     assert "it failed in another process" in second.log
     assert_all_pages(second, 5)
+
+
+def two_zones(proxies: list[str]) -> tuple[str, str, list[str]]:
+    """Two zones that use different exits, and these."""
+    exits = [Exit.parse(url) for url in proxies]
+    firsts = {ranked(site.zone, exits)[0].username: site.zone for site in zones(20)}
+    (one, first), (other, second), *_ = firsts.items()
+    return first, second, [one, other]
+
+
+@pytest.mark.parametrize("way", ["redirect", "copied meta"])
+def test_a_request_to_another_zone_leaves_by_the_exit_of_that(crawl: Crawl, way: str):
+    with Sandbox(zones(20), latency=0.3) as sandbox:
+        proxies = pool(sandbox, 10)
+        first, second, exits = two_zones(proxies)
+        then = f"http://{second}/item/1"
+        url = (
+            f"http://{first}/redirect?to={then}" if way == "redirect" else f"http://{first}/item/1"
+        )
+        result = crawl(
+            sandbox,
+            [{"url": url, "meta": {"ezcaptcha": True}}],
+            settings={"EZCAPTCHA_PROXIES": proxies},
+            spider="CopyingSpider",
+            next={} if way == "redirect" else {url: then},
+        )
+        used = {
+            host: {v.exit for v in sandbox.edge.visits if v.host == host}
+            for host in (first, second)
+        }
+        assert used == {first: {exits[0]}, second: {exits[1]}}
+        assert sandbox.refused_by_proxy == 0
+        assert len(sandbox.service.tasks) == 2
+    assert result.pages[-1]["url"] == then
+    assert {page["status"] for page in result.pages} == {200}
+
+
+def test_a_retry_stays_at_the_exit_of_its_zone_with_credentials(crawl: Crawl):
+    with Sandbox([Site("zone0.example")], latency=0.3) as sandbox:
+        request = {"url": "http://zone0.example/status?code=503", "meta": {"ezcaptcha": True}}
+        settings = {"EZCAPTCHA_PROXIES": pool(sandbox, 10), "RETRY_ENABLED": True}
+        result = crawl(sandbox, [request], settings=settings)
+        assert len({visit.exit for visit in sandbox.edge.visits}) == 1
+        assert len(sandbox.edge.visits) == 3
+        assert sandbox.refused_by_proxy == 0
+    assert [page["retry_times"] for page in result.pages] == [2]
+
+
+def test_dead_exits_use_up_no_retries(crawl: Crawl):
+    with Sandbox(zones(8), latency=0.3) as sandbox:
+        settings = {"EZCAPTCHA_PROXIES": pool(sandbox, 6, own_port=True), "RETRY_ENABLED": True}
+        sandbox.exits.dead("exit0", "exit1", "exit2")
+        result = crawl(sandbox, requests(8, 40), settings=settings)
+    assert_all_pages(result, 40)
+    assert {page["retry_times"] for page in result.pages} == {None}
+    assert "retry/count" not in result.stats
+
+
+def test_which_proxy_goes_before_which(crawl: Crawl):
+    with Sandbox([*zones(1), Site("open.example")], latency=0.3) as sandbox:
+        url = "http://zone0.example/item/{}".format
+        rows: dict[str, tuple[dict[str, Any], str]] = {
+            url(1): ({"ezcaptcha": {"proxy": sandbox.proxy_url("option")}}, "option"),
+            url(2): ({"ezcaptcha": True, "proxy": sandbox.proxy_url("meta")}, "meta"),
+            url(3): ({"ezcaptcha": True}, "pool"),
+            url(4): ({"ezcaptcha": False}, "environment"),
+            "http://open.example/item/5": ({}, "environment"),
+        }
+        settings = {
+            "EZCAPTCHA_PROXIES": [sandbox.proxy_url("pool")],
+            "EZCAPTCHA_PROXY": sandbox.proxy_url("setting"),
+        }
+        asked = [{"url": asked, "meta": meta} for asked, (meta, _) in rows.items()]
+        env = {"http_proxy": sandbox.proxy_url("environment")}
+        crawl(sandbox, asked, settings=settings, env=env)
+        last = {f"http://{visit.host}{visit.path}": visit.exit for visit in sandbox.edge.visits}
+    assert last == {asked: exit for asked, (_, exit) in rows.items()}
+
+
+def test_a_resumed_job_goes_on_by_the_same_exit(crawl: Crawl, tmp_path: Path):
+    with Sandbox(zones(1), latency=60) as sandbox:
+        settings = {"EZCAPTCHA_PROXIES": pool(sandbox, 10), "JOBDIR": str(tmp_path / "job")}
+        first = crawl.begin(sandbox, requests(1, 20), settings=settings)
+        wait_for(lambda: sandbox.service.calls["getTaskResult"] > 0)
+        first.interrupt()
+        ended = first.result()
+        for task in sandbox.service.tasks.values():
+            task.ready_at = 0.0
+        result = crawl(sandbox, requests(1, 20), settings=settings)
+        assert len(sandbox.service.tasks) == 1
+        assert len({visit.exit for visit in sandbox.edge.visits}) == 1
+        assert sandbox.refused_by_proxy == 0
+    assert ended.pages == []
+    assert_all_pages(result, 20)
+
+
+def test_useless_clearances_bench_the_exit_for_that_zone_alone(crawl: Crawl):
+    sites = [Site("zone0.example", Protection(accepts=False)), *zones(4)[1:]]
+    with Sandbox(sites, latency=0.1) as sandbox:
+        settings = {"EZCAPTCHA_PROXIES": pool(sandbox, 3), "EZCAPTCHA_USE_BODY": "never"}
+        result = crawl(sandbox, requests(4, 80), settings=settings)
+        exits = exits_of(sandbox)
+        tasks = Counter(urlsplit(t.website_url).hostname for t in sandbox.service.tasks.values())
+    assert len(exits["zone0.example"]) == 3
+    assert tasks["zone0.example"] <= 5
+    assert {tasks[f"zone{number}.example"] for number in (1, 2, 3)} == {1}
+    assert Counter(page["status"] for page in result.pages) == {200: 60, 403: 20}
+    assert "is not used for zone0.example for" in result.log
