@@ -116,7 +116,7 @@ class GivenUp(EzCaptchaError):
     """A solve that was not even asked for; the text says why.
 
     ``code`` is one of ``MAX_ATTEMPTS``, ``MAX_TASKS``, ``ZONE_GIVEN_UP``,
-    ``PATH_GIVEN_UP``, ``STOPPED``, ``DOMAIN_NOT_ALLOWED``.
+    ``PATH_GIVEN_UP``, ``STOPPED``, ``DOMAIN_NOT_ALLOWED``, ``PROXIES_FAILED``.
     """
 
     _is_terminal = True  # asking again now changes nothing
