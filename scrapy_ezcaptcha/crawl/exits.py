@@ -87,7 +87,7 @@ class PoolExits:
         return exits
 
     def __post_init__(self) -> None:
-        self._said_at = 0  # how many benches there were when it was said that all are
+        self._is_said = False  # that all are benched, since one worked
 
     async def assign(self, request: Request) -> bool:
         """Have *request* leave by the exit that its zone uses; False if the pool is not for it.
@@ -137,6 +137,7 @@ class PoolExits:
             return self._failed(request, Failure("it refuses the user name and password"))
         choice = self.pool.ended(request)
         if choice is not None and response.status < 500 and self.pool.worked(choice):
+            self._is_said = False
             self.log.info("The proxy %s works again", choice.exit.label)
             self.benches.end(choice.exit)
         return False
@@ -196,9 +197,8 @@ class PoolExits:
 
     def _none_left(self) -> NoExitLeft:
         error = NoExitLeft(len(self.pool.exits))
-        benched = self.pool.benched
-        if benched != self._said_at:
-            self._said_at = benched
+        if not self._is_said:
+            self._is_said = True
             self.log.warning("Requests end without a page for now: %s", error)
         return error
 

@@ -87,7 +87,6 @@ class Pool:
         self._choices: WeakKeyDictionary[Any, Choice] = WeakKeyDictionary()
         self._given: Lru[tuple[str, Exit], int] = Lru(_MAX_ZONES)
         self._number = 0
-        self.benched = 0  # how often an exit was benched for all zones
 
     @classmethod
     def from_config(cls, config: Config) -> Pool:
@@ -180,7 +179,6 @@ class Pool:
         benched = Bench(bench.times + 1, now + seconds, self._number)
         if zone is None:
             self._benches[exit] = benched
-            self.benched += 1
             self._doubts.pop(exit, None)
         else:
             self._zone_benches.put((zone, exit), benched)
