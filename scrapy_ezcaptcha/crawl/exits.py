@@ -13,7 +13,7 @@ from twisted.internet import error as twisted_errors
 from scrapy_ezcaptcha.crawl.memo import has_memo, location_of
 from scrapy_ezcaptcha.crawl.pool import Pool
 from scrapy_ezcaptcha.crawl.target import POOL_KEY
-from scrapy_ezcaptcha.errors import NoExitLeft
+from scrapy_ezcaptcha.errors import GivenUp, NoExitLeft
 from scrapy_ezcaptcha.stores.benches import SharedBenches
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class PoolExits:
     log: logging.LoggerAdapter[Any]
     clock: Callable[[], float]
     on_benched: Callable[[Exit], None]
+    max_useless: int
 
     @classmethod
     def of(  # noqa: PLR0917  (the parts of a crawl)
@@ -81,7 +82,15 @@ class PoolExits:
             return None
         benches = SharedBenches(sharing)
         exits = cls(
-            Pool.from_config(config), targets, known, benches, stats, log, clock, on_benched
+            Pool.from_config(config),
+            targets,
+            known,
+            benches,
+            stats,
+            log,
+            clock,
+            on_benched,
+            config.breaker_failures,
         )
         sharing.on_benched = exits.benched_elsewhere
         return exits
@@ -124,6 +133,20 @@ class PoolExits:
         if self.pool.is_benched(exit, now) and not self.pool.has_any(now):
             raise self._none_left()
         return self.pool.can_leave(exit, zone, now)
+
+    def check_zone(self, target: Target) -> None:
+        """Raise GivenUp if a further task for the zone of *target* would be of no use either.
+
+        So it is where its exit is benched for the zone, or as many exits are as
+        EZCAPTCHA_BREAKER_FAILURES says.
+        """
+        zone, exit = target.place
+        benched = self.pool.benched_for(zone, self.clock())
+        if exit in benched or len(benched) >= self.max_useless:
+            raise GivenUp(
+                "ZONE_GIVEN_UP",
+                f"{zone} is given up for now, by {len(benched)} proxies of the pool",
+            )
 
     def has_failed(self, request: Request, outcome: Response | Exception) -> bool:
         """Note what became of *request*; True if its exit failed, or perhaps did."""

@@ -153,6 +153,11 @@ class Pool:
         able = self._able(zone, now)
         return exit in self._members and bool(able) and exit not in able
 
+    def benched_for(self, zone: str, now: float) -> list[Exit]:
+        """Return the exits that are benched for *zone* alone."""
+        benches = ((exit, self._zone_benches.get((zone, exit))) for exit in self.exits)
+        return [exit for exit, bench in benches if bench is not None and now < bench.until]
+
     def has_any(self, now: float) -> bool:
         """Whether there is an exit that is not benched for all zones."""
         return any(not self.is_benched(exit, now) for exit in self.exits)

@@ -205,6 +205,8 @@ class Replayer:
         if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
             self._remember(target.request, memo)
             raise GivenUp("MAX_ATTEMPTS", f"still challenged after {memo.solves} solves")
+        if self.exits is not None:
+            self.exits.check_zone(target)
         tried = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1, resent=0)
         try:
             clearance = await self.broker.clearance_for(target)
