@@ -18,6 +18,7 @@ from scrapy_ezcaptcha.crawl.httpcache import keep_challenges_out
 from scrapy_ezcaptcha.crawl.journal import Journal, remove_empty_files
 from scrapy_ezcaptcha.crawl.memo import Memo, has_memo, location_of, restore_filtering, take_off
 from scrapy_ezcaptcha.crawl.order import order_problems
+from scrapy_ezcaptcha.crawl.pins import Pins
 from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
 from scrapy_ezcaptcha.crawl.target import META_KEY, Targets
 from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
@@ -105,7 +106,8 @@ class EzCaptchaMiddleware:
             *parts, self._engine.is_closing, stats=self._stats, log=log, reactor=reactor
         )
         known, sharing = self._known, self._sharing
-        self._replayer = Replayer(self._broker, known, sharing, self._pages, warnings, config)
+        self._pins = pins = Pins(known, self._targets.proxies, self._stats, log)
+        self._replayer = Replayer(self._broker, known, sharing, self._pages, warnings, pins, config)
         self._said: Once[str] = Once(capacity=1000)
         self._follows_requests = False
 
@@ -142,6 +144,7 @@ class EzCaptchaMiddleware:
         is_last = self._waiting.put_off.take_back(request)
         if not self._follows_requests and META_KEY not in request.meta:
             return None
+        self._pins.before_middlewares(request)
         target = self._target_before_sending(request)
         if target is None:
             return None
@@ -221,18 +224,15 @@ class EzCaptchaMiddleware:
         location = location_of(request)
         if not self._known.has_zone(location.zone) or self._targets.options(request) is None:
             return
-        try:
-            exit = self._targets.proxies.after_sending(request)
-        except ExitError:
-            return  # said when it meets a challenge
-        clearance = self._known.find(location, exit) if exit else None
-        if clearance is not None:
+        exit = self._pins.exit_when_sent(request)
+        if exit and (clearance := self._known.find(location, exit)):
             self._headers.put_on(request, clearance, self._known.next_number())
             if self._replayer.memo_on(request).clearance != clearance.id:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
 
     def response_downloaded(self, request: Request, response: Response) -> None:
         """Learn from a response, also from one that another middleware keeps, as redirects."""
+        self._pins.downloaded(request, response)
         carried = self._headers.carried_by(request)
         if carried is None:
             return

@@ -29,9 +29,10 @@ import scrapy_ezcaptcha.commands.solve  # noqa: F401  (loaded once for all who a
 
 
 def run_plan(path: str) -> None:
-    warnings.simplefilter("error", ScrapyDeprecationWarning)
-    warnings.filterwarnings("error", category=DeprecationWarning, module="scrapy_ezcaptcha")
     plan = json.loads(Path(path).read_text())
+    if not plan.get("lenient"):
+        warnings.simplefilter("error", ScrapyDeprecationWarning)
+    warnings.filterwarnings("error", category=DeprecationWarning, module="scrapy_ezcaptcha")
     plan |= {"pages": [], "errors": [], "signals": []}
     if ahead := plan.get("clock"):
         told = time.time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from itertools import cycle
 from typing import Any
@@ -181,3 +182,18 @@ class RotatingProxies:
 
     def process_request(self, request):
         request.meta["proxy"] = next(self.proxies)
+
+
+class RandomProxies:
+    """A downloader middleware that gives each try of each request a random proxy."""
+
+    def __init__(self, proxies, seed):
+        self.proxies = proxies
+        self.random = random.Random(seed)
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        return cls(crawler.settings.getlist("PROXIES"), crawler.settings.getint("SEED"))
+
+    def process_request(self, request):
+        request.meta["proxy"] = self.random.choice(self.proxies)

@@ -38,6 +38,7 @@ class Memo:
     slot: str | None = None  # the download slot of a request that is put off
     priority: int = 0  # its own priority, while it is put off
     put_off: int = 0  # how often it was challenged, and put off
+    pin: str | None = None  # the id of the clearance by whose exit it leaves when it is sent next
 
     @classmethod
     def on(cls, request: Request) -> Memo:
@@ -76,6 +77,16 @@ def restore_filtering(request: Request) -> None:
     memo = request.meta.get(_KEY)
     if isinstance(memo, dict) and memo.get("given_up") is None:
         request.dont_filter = bool(memo.get("dont_filter", request.dont_filter))
+
+
+def note_pin(request: Request, pin: str | None) -> str | None:
+    """Change the pin in the memo of *request*; return the former one."""
+    memo = request.meta.get(_KEY)
+    if not isinstance(memo, dict):
+        return None
+    before: str | None = memo.get("pin")
+    memo["pin"] = pin
+    return before
 
 
 def may_be_put_off(request: Request) -> bool:

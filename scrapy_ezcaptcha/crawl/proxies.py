@@ -40,9 +40,8 @@ class ProxyFinder:
 
     def __init__(self, settings: BaseSettings) -> None:
         self._encoding: str = settings.get("HTTPPROXY_AUTH_ENCODING") or "latin-1"
-        self._proxies = (
-            HttpProxyMiddleware(self._encoding) if settings.getbool("HTTPPROXY_ENABLED") else None
-        )
+        self._setter = HttpProxyMiddleware(self._encoding)
+        self._proxies = self._setter if settings.getbool("HTTPPROXY_ENABLED") else None
         self.schemes_without_proxies = frozenset(
             scheme
             for scheme, handler in settings.getwithbase("DOWNLOAD_HANDLERS").items()
@@ -76,6 +75,11 @@ class ProxyFinder:
             return None
         authorization = request.headers.get(b"Proxy-Authorization")
         return Exit.parse(url, credentials=self._credentials(authorization))
+
+    def send_by(self, request: Request, exit: Exit) -> None:
+        """Have *request*, which has passed all middlewares, leave through *exit*."""
+        request.meta["proxy"] = exit.url
+        self._setter.process_request(request)
 
     def _credentials(self, authorization: bytes | None) -> tuple[str, str] | None:
         scheme, _, encoded = (authorization or b"").partition(b" ")
