@@ -76,8 +76,9 @@ def _detector_problems(settings: BaseSettings, component: type, own: int) -> lis
         return []
     orders = [own - 15 + 5 * number for number in range(len(found))]
     lines = ", ".join(f'"{path}": {n}' for n, (_, _, path) in zip(orders, found, strict=True))
-    return [
+    said = (
         f"DOWNLOADER_MIDDLEWARES has {component.__name__} at {own}, and {' and '.join(above)}: a"
         " challenge would be taken for a ban, and tried again by other proxies, before it can be"
         f" solved. Put below {own} what detects bans: {lines}"
-    ]
+    )
+    return [said]

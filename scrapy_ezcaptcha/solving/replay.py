@@ -106,9 +106,7 @@ class Replayer:
         if memo.run == self.run:
             return memo
         if memo.store is not None and memo.store == self._store_id:
-            return replace(
-                memo, run=self.run, is_put_back=False, seen=None, page=None, pin=None
-            )
+            return replace(memo, run=self.run, is_put_back=False, seen=None, page=None, pin=None)
         return Memo(
             memo.zone,
             run=self.run,

@@ -80,7 +80,9 @@ def test_what_was_tried_by_others_who_share_the_store_counts():
         Replayer(None, None, None, None, None, None, Config(store_url="redis://clearances.example"))
         for _ in range(2)
     )
-    elsewhere = Replayer(None, None, None, None, None, None, Config(store_url="redis://other.example"))
+    elsewhere = Replayer(
+        None, None, None, None, None, None, Config(store_url="redis://other.example")
+    )
     tried = replay_of(request(), replace(theirs.memo_on(request()), attempts=2, solves=2))
     assert ours.memo_on(tried).attempts == 2
     assert elsewhere.memo_on(tried).attempts == 0
