@@ -10,9 +10,10 @@ from typing import Any
 import scrapy
 from scrapy.http import Response
 from scrapy.linkextractors import LinkExtractor
+from scrapy.resolver import CachingThreadedResolver
 from scrapy.spiders import CrawlSpider, Rule
 from scrapy.utils.defer import maybe_deferred_to_future
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 import scrapy_ezcaptcha.signals
 
@@ -185,15 +186,21 @@ class RotatingProxies:
 
 
 class RandomProxies:
-    """A downloader middleware that gives each try of each request a random proxy."""
+    """A downloader middleware that sends each try of each request through a random proxy."""
 
-    def __init__(self, proxies, seed):
+    def __init__(self, proxies):
         self.proxies = proxies
-        self.random = random.Random(seed)
 
     @classmethod
     def from_crawler(cls, crawler):
-        return cls(crawler.settings.getlist("PROXIES"), crawler.settings.getint("SEED"))
+        return cls(crawler.settings.getlist("PROXIES"))
 
     def process_request(self, request):
-        request.meta["proxy"] = self.random.choice(self.proxies)
+        request.meta["proxy"] = random.choice(self.proxies)
+
+
+class LoopbackResolver(CachingThreadedResolver):
+    """Takes every name for a name of this machine."""
+
+    def getHostByName(self, name, timeout=()):  # noqa: N802
+        return succeed("127.0.0.1")
