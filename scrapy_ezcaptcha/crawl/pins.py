@@ -103,6 +103,8 @@ class Pins:
 
     def _exit_of(self, request: Request) -> Exit | None:
         memo = Memo.on(request) if has_memo(request) else None
+        if not self._proxies.can_use_proxies(request):
+            return None
         exit = self._exits.get(memo.pin) if memo and memo.pin else None
         return exit if self._has_clearance(location_of(request), exit) else None
 
