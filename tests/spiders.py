@@ -199,6 +199,11 @@ class RandomProxies:
         request.meta["proxy"] = random.choice(self.proxies)
 
 
+async def before_page(page, request):
+    """A callback of the user's own, for scrapy-playwright."""
+    await page.context.add_cookies([{"name": "own", "value": "1", "url": request.url}])
+
+
 class LoopbackResolver(CachingThreadedResolver):
     """Takes every name for a name of this machine."""
 

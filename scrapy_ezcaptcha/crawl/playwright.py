@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from scrapy.utils.httpobj import urlparse_cached
@@ -50,7 +51,8 @@ class Browser:
         proxy = (options or {}).get("proxy") or self._proxy
         if not proxy:
             return None
+        if not isinstance(proxy, Mapping):  # Playwright takes no other, and says so
+            return Exit.parse(proxy)
         user = proxy.get("username")
-        return Exit.parse(
-            proxy.get("server"), credentials=(user, proxy.get("password") or "") if user else None
-        )
+        credentials = (user, proxy.get("password") or "") if user else None
+        return Exit.parse(proxy.get("server"), credentials=credentials)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import pytest
+from scrapy.settings import default_settings
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 from scrapy_ezcaptcha.sandbox.service import Fault
@@ -141,10 +142,9 @@ class TestRotatingProxies:
             sandbox.proxy_url(f"exit{number}").replace("127.0.0.1", f"exit{number}.example")
             for number in range(1, 21)
         ]
-        settings = {
-            "TWISTED_DNS_RESOLVER": "spiders.LoopbackResolver",
-            "DNS_RESOLVER": "spiders.LoopbackResolver",  # its name before Scrapy 2.15
-        }
+        is_new = hasattr(default_settings, "TWISTED_DNS_RESOLVER")
+        resolver = "TWISTED_DNS_RESOLVER" if is_new else "DNS_RESOLVER"
+        settings = {resolver: "spiders.LoopbackResolver"}
         result = crawl_all(RIGHT, proxies=proxies, settings=settings, may_be_deprecated=True)
         assert [page["status"] for page in result.pages] == [200] * 31
         assert result.stats["proxies/good"] == len(exits_of(sandbox, "page"))
