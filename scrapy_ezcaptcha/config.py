@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from scrapy.settings import BaseSettings
 
 from scrapy_ezcaptcha.errors import ConfigurationError, ExitError
-from scrapy_ezcaptcha.exit import Exit, is_loopback
+from scrapy_ezcaptcha.exit import Exit, is_loopback, read_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +26,7 @@ PREFIX = "EZCAPTCHA_"
 KEY = "EZCAPTCHA_CLIENT_KEY"
 KEY_FILE = "EZCAPTCHA_CLIENT_KEY_FILE"
 STORE = "EZCAPTCHA_STORE"
+PROXIES = "EZCAPTCHA_PROXIES"
 #: As the vendor's SDKs name it, the newest first; in the environment only.
 SDK_KEYS = ("EZCAPSOLVER_API_KEY", "EZCAPTCHA_API_KEY")
 
@@ -124,16 +125,6 @@ def _proxy(value: Any) -> Exit | None:
         raise ValueError(f"{{name}}: {error}") from None
 
 
-def _proxies(value: Any) -> tuple[Exit, ...]:
-    exits: list[Exit] = []
-    for number, one in enumerate(BaseSettings({"value": value}).getlist("value"), 1):
-        try:
-            exits.append(Exit.parse(one))
-        except ExitError as error:  # noqa: PERF203  (a few proxies)
-            raise ValueError(f"{{name}}, entry {number}: {error}") from None
-    return tuple(exits)
-
-
 @dataclass(frozen=True)
 class Config:
     """Every ``EZCAPTCHA_*`` setting; the defaults are the documented ones.
@@ -148,7 +139,8 @@ class Config:
     transparent_mode: Annotated[bool, _boolean] = False
     allowed_domains: Annotated[tuple[str, ...], _domains] = ()
     proxy: Annotated[Exit | None, _proxy] = None
-    proxies: Annotated[tuple[Exit, ...], _proxies] = ()
+    proxies: tuple[Exit, ...] = field(default=(), repr=False)
+    proxies_per_zone: Annotated[int, _whole(1)] = 1
     poll_interval: Annotated[float, _seconds] = 3.0
     solve_timeout: Annotated[float, _seconds] = 150.0
     http_timeout: Annotated[float, _seconds] = 30.0
@@ -179,6 +171,11 @@ class Config:
         where = str(self.store_file.resolve()) if self.store_file else self.store_url
         return blake2b(where.encode(), digest_size=8).hexdigest() if where else None
 
+    @property
+    def has_shared_store(self) -> bool:
+        """Whether other crawls may use the store too."""
+        return bool(self.store_file or self.store_url) and not self.store_is_own
+
     @classmethod
     def from_settings(
         cls, settings: BaseSettings, environ: Mapping[str, str] = os.environ
@@ -191,6 +188,7 @@ class Config:
         readers: dict[str, Callable[[], Any]] = {
             "client_key": lambda: _client_key(settings, environ),
             "store": lambda: _store(settings),
+            "proxies": lambda: _proxies(settings),
             **{name: partial(_value, settings, name, parse) for name, parse in _parsers().items()},
         }
         values: dict[str, Any] = {}
@@ -214,7 +212,7 @@ class Config:
 
 def setting_names() -> set[str]:
     """Return the names of all settings."""
-    return {KEY, KEY_FILE, STORE} | {PREFIX + name.upper() for name in _parsers()}
+    return {KEY, KEY_FILE, STORE, PROXIES} | {PREFIX + name.upper() for name in _parsers()}
 
 
 def _parsers() -> dict[str, Callable[[Any], Any]]:
@@ -251,6 +249,15 @@ def _client_key(settings: BaseSettings, environ: Mapping[str, str]) -> str:
             return _checked_key(_content_of(path), KEY_FILE)
     name = next((name for name in SDK_KEYS if environ.get(name)), SDK_KEYS[0])
     return _checked_key(environ.get(name, ""), name)
+
+
+def _proxies(settings: BaseSettings) -> tuple[Exit, ...]:
+    url = settings.get(f"{PREFIX}API_URL") or API_URL
+    try:
+        host = urlsplit(url).hostname or ""
+    except (AttributeError, TypeError, ValueError):  # said of that setting
+        host = ""
+    return read_pool(settings.get(PROXIES), PROXIES, allow_private=is_loopback(host))
 
 
 def _content_of(path: Any) -> str:

@@ -43,6 +43,10 @@ TERMINAL_CODES = frozenset(
     }
 )
 
+#: Codes that begin like this say that the worker could not use the task's proxy. The vendor lists
+#: none of them; those of services with the same interface do.
+PROXY_CODES = "ERROR_PROXY"
+
 #: The service's own trouble, known to clear by itself.
 OUTAGE_CODES = frozenset(
     {"ERROR_INTERNAL_SERVER_ERROR", "ERROR_SERVICE_UNAVAILABLE", "ERROR_SERVICE_TIMEOUT"}
@@ -67,6 +71,10 @@ class EzCaptchaError(Exception):
     def is_credentials(self) -> bool:
         """Whether every further call with this key would fail too."""
         return False
+
+    def is_about_proxy(self) -> bool:
+        """Whether the service, or its answer to another process, says that the proxy is bad."""
+        return self.code.startswith(PROXY_CODES)
 
     def is_worth_another_task(self) -> bool:
         """Whether a further task may succeed, and surely is not a second one for the same.
@@ -108,7 +116,7 @@ class GivenUp(EzCaptchaError):
     """A solve that was not even asked for; the text says why.
 
     ``code`` is one of ``MAX_ATTEMPTS``, ``MAX_TASKS``, ``ZONE_GIVEN_UP``,
-    ``PATH_GIVEN_UP``, ``STOPPED``, ``DOMAIN_NOT_ALLOWED``.
+    ``PATH_GIVEN_UP``, ``STOPPED``, ``DOMAIN_NOT_ALLOWED``, ``PROXIES_FAILED``.
     """
 
     _is_terminal = True  # asking again now changes nothing
@@ -162,6 +170,31 @@ class CrawlEnding(PutBack):
 
     def __init__(self) -> None:
         super().__init__("the crawl is ending")
+
+
+class ExitBenched(PutBack):
+    """The exit of a request is not used for now; the request goes on by another exit."""
+
+    code = "PROXY_BENCHED"
+
+    def __init__(self) -> None:
+        super().__init__("the proxy of the pool is not used for now, because it failed")
+
+
+class NoExitLeft(EzCaptchaError, IgnoreRequest):
+    """No proxy of ``EZCAPTCHA_PROXIES`` is used for now, because all failed.
+
+    It reaches the request's errback, and is an :class:`~scrapy.exceptions.IgnoreRequest` so that
+    Scrapy does not log a traceback for each request.
+    """
+
+    code = "ALL_PROXIES_BENCHED"
+    _is_terminal = True
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"all {count} proxies of EZCAPTCHA_PROXIES failed, and are not used for now"
+        )
 
 
 class TransportError(EzCaptchaError):

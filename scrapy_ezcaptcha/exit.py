@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -137,6 +139,48 @@ def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:
     if not allow_private and is_private(exit.host):
         raise exit_error(PRIVATE_HOST, exit)
     return exit
+
+
+def read_pool(value: Any, name: str, *, allow_private: bool = False) -> tuple[Exit, ...]:
+    """Read a pool of proxies: a list of URLs, or a path to a file with one per line.
+
+    A string with commas or URLs is a list too. In a file, empty lines and those that begin with
+    ``#`` are left out. Raises ValueError, which begins with *name*, says which entry is
+    unusable and why, and does not repeat it.
+    """
+    entries, kind = _entries(value, name)
+    exits: dict[Exit, int] = {}
+    problems = []
+    for number, entry in entries:
+        try:
+            exit = check_exit(Exit.parse(entry), allow_private=allow_private)
+        except ExitError as error:
+            problems.append(f"{kind} {number}: {error}")
+            continue
+        if exit in exits:
+            problems.append(f"{kind} {number} is the same as {kind} {exits[exit]}")
+        exits.setdefault(exit, number)
+    if problems:
+        raise ValueError(f"{name}: {'; '.join(problems)}")
+    return tuple(exits)
+
+
+def _entries(value: Any, name: str) -> tuple[list[tuple[int, Any]], str]:
+    """Return the entries of a pool with their numbers, and what an entry is called."""
+    if isinstance(value, list | tuple):
+        return list(enumerate(value, 1)), "entry"
+    text = str(value or "").strip() if isinstance(value, str | os.PathLike | None) else ","
+    if "," in text or "://" in text or not text:
+        parts = text.split(",") if text else []
+        return list(enumerate((part.strip() for part in parts), 1)), "entry"
+    try:
+        lines = Path(text).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        hint = "; it must be a list of proxy URLs, or a path to a file with one per line"
+        raise ValueError(f"{name} names a file that cannot be read: {reason}{hint}") from None
+    numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
+    return [(n, line) for n, line in numbered if line and not line.startswith("#")], "line"
 
 
 def is_loopback(host: str) -> bool:

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from scrapy import Request, signals
-from scrapy.exceptions import NotConfigured
 
 from scrapy_ezcaptcha.challenge import challenge_sign, is_of_site
 from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
 from scrapy_ezcaptcha.clearances.known import KnownClearances
-from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.crawl.closing import ClosingAtLimit
 from scrapy_ezcaptcha.crawl.engine import Engine
+from scrapy_ezcaptcha.crawl.exits import PoolExits
 from scrapy_ezcaptcha.crawl.httpcache import keep_challenges_out
 from scrapy_ezcaptcha.crawl.journal import Journal, remove_empty_files
 from scrapy_ezcaptcha.crawl.memo import Memo, has_memo, location_of, restore_filtering, take_off
-from scrapy_ezcaptcha.crawl.order import order_problems
 from scrapy_ezcaptcha.crawl.pins import Pins
 from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
+from scrapy_ezcaptcha.crawl.start import checked_config, log_of
 from scrapy_ezcaptcha.crawl.target import META_KEY, Targets
 from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
 from scrapy_ezcaptcha.errors import (
     CrawlEnding,
+    ExitBenched,
     ExitError,
     EzCaptchaError,
     InvalidOptions,
     TooManyWaiting,
 )
-from scrapy_ezcaptcha.lru import Once
 from scrapy_ezcaptcha.report import Account, log_sums
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
-from scrapy_ezcaptcha.signals import challenge_detected, challenge_failed, challenge_solved, send
+from scrapy_ezcaptcha.signals import challenge_detected, challenge_solved, send
 from scrapy_ezcaptcha.solving.broker import Broker
+from scrapy_ezcaptcha.solving.giving_up import ERROR_META, GivingUp
 from scrapy_ezcaptcha.solving.pages import BoughtPages
 from scrapy_ezcaptcha.solving.replay import SOLVED_FLAG, Replayer, replay_of, replay_past_cache
 from scrapy_ezcaptcha.solving.solver import Solver
@@ -47,11 +46,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
+    from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.stores import Store
-
-UNSOLVED_FLAG = "ezcaptcha-unsolved"
-ERROR_META = "ezcaptcha_error"
 
 
 class EzCaptchaMiddleware:
@@ -71,7 +68,7 @@ class EzCaptchaMiddleware:
         self._crawler = crawler
         self._config = config
         self._stats = crawler.stats
-        self._log = log = _log_of(crawler)
+        self._log = log = log_of(crawler)
         self._client = EzCaptchaClient.from_config(config)
         self._engine = Engine(crawler, log)
         self._targets = Targets(config, crawler.settings)
@@ -94,7 +91,7 @@ class EzCaptchaMiddleware:
             stats=self._stats,
             log=log,
             lease_seconds=config.store_lease,
-            on_useless=self._solver.failed,
+            on_useless=self._solver.useless,
         )
         self._journal = Journal.of(crawler, log)
         put_off = PutOffRequests(self._engine, self._stats, log)
@@ -108,7 +105,12 @@ class EzCaptchaMiddleware:
         known, sharing = self._known, self._sharing
         self._pins = pins = Pins(known, self._targets.proxies, self._stats, log)
         self._replayer = Replayer(self._broker, known, sharing, self._pages, warnings, pins, config)
-        self._said: Once[str] = Once(capacity=1000)
+        self._giving_up = GivingUp(crawler, self._stats, log)
+        pool = (config, self._targets, known, sharing)
+        self._exits = PoolExits.of(*pool, self._stats, log, reactor.seconds, self._broker.leave)
+        if self._exits is not None:
+            self._replayer.exits = self._exits
+            self._solver.on_useless = self._exits.useless
         self._follows_requests = False
 
     @classmethod
@@ -118,17 +120,7 @@ class EzCaptchaMiddleware:
         Raises NotConfigured if switched off, without a key, or without a reactor, and
         ConfigurationError if a setting is unusable.
         """
-        config = Config.from_settings(crawler.settings)
-        if not config.enabled:
-            raise NotConfigured
-        log = _log_of(crawler)
-        if not crawler.settings.getbool("TWISTED_REACTOR_ENABLED", True):
-            log.info("Disabled: TWISTED_REACTOR_ENABLED is False, and treq needs a Twisted reactor")
-            raise NotConfigured  # without a text, because Scrapy would log that as a warning
-        if not config.client_key:
-            raise NotConfigured(f"no EzCaptcha key; set {KEY_SOURCES}")
-        for warning in (*config.warnings, *order_problems(crawler.settings, cls)):
-            log.warning(warning)
+        config, log = checked_config(crawler, cls), log_of(crawler)
         remove_empty_files(crawler.settings, log)
         middleware = cls(crawler, config, store_for_crawl(config, log))
         connect = crawler.signals.connect
@@ -142,6 +134,8 @@ class EzCaptchaMiddleware:
         Raises InvalidOptions if ``request.meta["ezcaptcha"]`` is unusable.
         """
         is_last = self._waiting.put_off.take_back(request)
+        if self._exits is not None:
+            await self._exits.assign(request)
         if not self._follows_requests and META_KEY not in request.meta:
             return None
         self._pins.before_middlewares(request)
@@ -151,12 +145,15 @@ class EzCaptchaMiddleware:
         await self._sharing.refresh(target.place)
         try:
             await self._broker.wait_for_solve(target, is_last=is_last)
+            self._replayer.check_exit(target)
         except TooManyWaiting:
             if not has_memo(request):
                 self._closing.sent_again()
             return self._replayer.put_off(target)
         except CrawlEnding:
             return self._replayer.put_back(request)
+        except ExitBenched:
+            return await self.process_request(request)  # by another exit
         if target.other_exit is None or not self._targets.proxies.can_use_proxies(request):
             return None
         if self._known.find(target.location, target.other_exit):
@@ -166,16 +163,24 @@ class EzCaptchaMiddleware:
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Pass pages on; have challenges in scope solved and send their requests again."""
         self._closing.came_back(request)
+        if again := self._replayer.after_failure(request, response):
+            self._headers.forget(request)
+            self._closing.sent_again()
+            return again
         answer = await self._answer(request, response)
         self._closing.close_if_served()
         return answer
 
-    def process_exception(self, request: Request, exception: Exception) -> None:  # noqa: ARG002
-        """Note that *request* failed, and has no response."""
+    def process_exception(self, request: Request, exception: Exception) -> Request | None:
+        """Note that *request* failed; if its exit did, it goes on by the next one of the pool."""
         self._headers.forget(request)
         self._waiting.ended(request)
         self._closing.came_back(request)
+        if again := self._replayer.after_failure(request, exception):
+            self._closing.sent_again()
+            return again
         self._closing.close_if_served()
+        return None
 
     async def _answer(self, request: Request, response: Response) -> Request | Response:
         carried, number = self._headers.carried_by(request) or (None, 0)
@@ -202,6 +207,10 @@ class EzCaptchaMiddleware:
         except TooManyWaiting:
             self._closing.sent_again()
             return self._replayer.put_off(target, was_sent=True)
+        except ExitBenched as error:
+            self._closing.sent_again()
+            again = self._replayer.by_next_exit(request)
+            return again or await self._give_up(request, response, error)
         except CrawlEnding as error:
             return self._replayer.put_back(request) or await self._give_up(request, response, error)
         except EzCaptchaError as error:
@@ -315,21 +324,9 @@ class EzCaptchaMiddleware:
         self, request: Request, response: Response, error: EzCaptchaError
     ) -> Response:
         self._waiting.ended(request)
-        self._stats.inc_value("ezcaptcha/requests/gave_up")
-        response.flags.append(UNSOLVED_FLAG)
-        request.meta[ERROR_META] = str(error)
-        zone = location_of(request).zone
-        cause = error.cause if isinstance(error, ExitError) else f"{error.code} {zone}"
-        level = logging.WARNING if self._said.is_first(cause) else logging.DEBUG
-        self._log.log(level, "The challenge of %s stays unsolved: %s", request, error)
-        await send(self._crawler, challenge_failed, request=request, response=response, error=error)
-        return response
+        return await self._giving_up.hand_on(request, response, error)
 
     def _forget(self, request: Request) -> None:
         """Remove what was remembered of *request*: it needs no further solve."""
         self._waiting.ended(request)
         take_off(request)
-
-
-def _log_of(crawler: Crawler) -> logging.LoggerAdapter[logging.Logger]:
-    return logging.LoggerAdapter(logging.getLogger("scrapy_ezcaptcha"), {"spider": crawler.spider})

@@ -124,6 +124,15 @@ class LateSpider(PlanSpider):
             self.all_challenged.callback(None)
 
 
+class CopyingSpider(PlanSpider):
+    """Sends a further request for some pages, with the meta of the response."""
+
+    def parse(self, response):
+        self.note(response)
+        if url := self.plan["next"].get(response.url):
+            yield scrapy.Request(url, self.parse, errback=self.failed, meta=response.meta)
+
+
 class DownloadingSpider(PlanSpider):
     """Downloads by itself, from within a callback."""
 

@@ -13,6 +13,8 @@ from scrapy_ezcaptcha.clearances.clearance import is_replayed
 from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import config_with_key, with_client
+from scrapy_ezcaptcha.crawl.memo import location_of
+from scrapy_ezcaptcha.crawl.pool import Pool
 from scrapy_ezcaptcha.crawl.target import Options, Targets
 from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import Exit
@@ -100,7 +102,10 @@ def _exit(settings: BaseSettings, config: Config, options: Namespace) -> Exit:
     targets = Targets(config, settings)
     given = Exit.parse(options.proxy) if options.proxy else None
     asked = Options(proxy=given, use_body=True)  # nothing is downloaded here
-    target = targets.before_sending(Request(options.url), asked)
+    request = Request(options.url)
+    if config.proxies and asked.proxy is None:
+        request.meta["proxy"] = Pool.from_config(config).ranking(location_of(request).zone)[0].url
+    target = targets.before_sending(request, asked)
     targets.check(target)
     return target.place[1]
 

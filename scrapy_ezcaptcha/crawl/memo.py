@@ -38,6 +38,7 @@ class Memo:
     slot: str | None = None  # the download slot of a request that is put off
     priority: int = 0  # its own priority, while it is put off
     put_off: int = 0  # how often it was challenged, and put off
+    moved: int = 0  # by how many exits of the pool it went on, after others had failed
     pin: str | None = None  # the id of the clearance by whose exit it leaves when it is sent next
 
     @classmethod

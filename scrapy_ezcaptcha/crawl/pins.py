@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from scrapy_ezcaptcha.crawl.memo import Memo, has_memo, location_of, note_pin
+from scrapy_ezcaptcha.crawl.target import POOL_KEY
 from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.lru import Lru, Once
 
@@ -63,7 +64,11 @@ class Pins:
     def before_middlewares(self, request: Request) -> None:
         """Name the exit of a replay to the middlewares that come now."""
         exit = self._exit_of(request)
-        if exit is not None and self._proxy_before(request) != exit:
+        if exit is None or self._proxy_before(request) == exit:
+            return
+        if POOL_KEY in request.meta:  # the pool has left that exit, which failed
+            note_pin(request, None)
+        else:
             request.meta["proxy"] = exit.url
 
     def exit_when_sent(self, request: Request) -> Exit | None:

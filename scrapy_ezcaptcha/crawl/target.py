@@ -1,7 +1,8 @@
 """Which requests are in scope, what they ask for, and through which exit they are solved.
 
 The only place that knows the precedence of proxies: ``meta["ezcaptcha"]["proxy"]``; then
-``meta["proxy"]`` or the proxy that Scrapy takes from the environment; then
+``meta["proxy"]`` that the user set; then an exit of ``EZCAPTCHA_PROXIES``, which is put into
+``meta["proxy"]``; then the proxy that Scrapy takes from the environment; then
 ``EZCAPTCHA_PROXY``.
 """
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.config import Config
 
 META_KEY = "ezcaptcha"
+
+#: Which exit the pool chose, by its label, as long as ``meta["proxy"]`` is that one.
+POOL_KEY = "_ezcaptcha_exit"
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,32 @@ class Targets:
         except InvalidOptions:  # logged when the request is sent
             return False
 
+    def leaves_by_pool(self, request: Request) -> bool:
+        """Whether *request*, which is about to be sent, is to leave by an exit of the pool.
+
+        A proxy that the pool chose before, be it for the request of which this one is a copy, is
+        removed where the pool does not choose.
+        """
+        meta, chosen = request.meta, request.meta.get(POOL_KEY)
+        is_chosen = chosen is not None and _is_exit(meta.get("proxy"), chosen)
+        try:
+            options = self.options(request)
+        except InvalidOptions:  # said later
+            options = None
+        is_free = is_chosen or "proxy" not in meta
+        if is_free and options is not None and options.proxy is None:
+            return self.proxies.can_use_proxies(request)
+        if meta.pop(POOL_KEY, None) and is_chosen:
+            del meta["proxy"]
+        return False
+
+    def leaves_by(self, request: Request, exit: Exit) -> bool:
+        """Whether *request* was sent by *exit*, which no later middleware replaced."""
+        try:
+            return self.proxies.after_sending(request) == exit
+        except ExitError:
+            return False
+
     def before_sending(self, request: Request, options: Options) -> Target:
         """Return the target of a request that is about to be sent.
 
@@ -173,6 +203,15 @@ class Targets:
         return not domains or any(
             host == domain or host.endswith("." + domain) for domain in domains
         )
+
+
+def _is_exit(proxy: Any, label: str) -> bool:
+    """Whether *proxy* is that of *label*; Scrapy may have removed its credentials."""
+    try:
+        exit = Exit.parse(proxy)
+    except ExitError:
+        return False
+    return exit.label == (label if exit.username else label.partition("#")[0])
 
 
 def parse_options(value: Any, defaults: Options) -> Options:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from twisted.internet.task import LoopingCall
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, lacks_for_page
 from scrapy_ezcaptcha.clearances.known import BODY, USELESS
 from scrapy_ezcaptcha.clearances.record import Seen
+from scrapy_ezcaptcha.crawl.pool import is_through
 from scrapy_ezcaptcha.errors import (
     CrawlEnding,
+    ExitBenched,
     EzCaptchaError,
     FailedElsewhere,
     GivenUp,
@@ -28,6 +30,7 @@ from scrapy_ezcaptcha.errors import (
 )
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.solving.flights import Flights
+from scrapy_ezcaptcha.solving.pages import lease_on_page
 from scrapy_ezcaptcha.stores.store import StoreError
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.clearances.record import Location
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
+    from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.service.wire import Solution
     from scrapy_ezcaptcha.solving.pages import BoughtPages
     from scrapy_ezcaptcha.solving.solver import Solver
@@ -126,7 +130,7 @@ class Broker:
         self.sharing.write_soon()
         if reason is USELESS:
             path = location.path if self.known.serves(clearance.place) else None
-            self.solver.failed(clearance.place, "its clearance was rejected at once", path)
+            self.solver.useless(clearance.place, "its clearance was rejected at once", path)
         elif not self._used.get(clearance.id):
             self.sharing.note_first_use(clearance, works=False)
         return None
@@ -135,7 +139,8 @@ class Broker:
         """Let a request wait while its solve is under way and there is no clearance for it.
 
         After the solve, all who waited are let go in turn, and who comes then joins the queue.
-        Raises CrawlEnding if the crawl began to close meanwhile, TooManyWaiting if too many
+        Raises CrawlEnding if the crawl began to close meanwhile, ExitBenched if the exit is left,
+        TooManyWaiting if too many
         requests wait; a request that *is_last* in the scheduler then waits for room first.
         """
         request = target.request
@@ -148,7 +153,10 @@ class Broker:
         with self.requests.hold(request, target.place) as is_outside:
             while not self._is_closed:
                 while self._is_needed(target):
-                    await self._outcome(target, self._key_for(target)[0], self._clearance)
+                    key = self._key_for(target)[0]
+                    outcome = await self._outcome(target, key, self._clearance)
+                    if isinstance(outcome, ExitBenched):
+                        raise outcome.with_traceback(None)
                 if is_outside and not self._is_closed:
                     await self.requests.until_turn(request)
                 if not (self._is_closed or self._is_needed(target)):
@@ -165,16 +173,18 @@ class Broker:
         while True:
             key, only = self._key_for(target)
             try:
-                clearance: Clearance = await self._result(target, key, self._clearance)
-                return clearance
+                return cast("Clearance", await self._result(target, key, self._clearance))
             except EzCaptchaError as error:  # perhaps for the page of another host
                 if only in own or isinstance(error, PutBack):
                     raise
 
     async def solution_for(self, target: Target) -> Solution:
         """Return a solution of this very page, for its body; raises as :meth:`clearance_for`."""
-        solution: Solution = await self._result(target, object(), self._page)
-        return solution
+        return cast("Solution", await self._result(target, object(), self._page))
+
+    def leave(self, exit: Exit) -> None:
+        """Raise ExitBenched to all who wait for a solve through *exit*; the solves go on."""
+        self.flights.dismiss(ExitBenched(), lambda key: is_through(exit, key))
 
     def close(self) -> None:
         """Stop polling; all who wait get a CrawlEnding."""
@@ -231,7 +241,7 @@ class Broker:
 
     async def _page(self, target: Target) -> Solution:
         """Have *target* solved for its page; keep the clearance too, if none is known."""
-        lease = await self._lease_on_page(target)
+        lease = await lease_on_page(self.sharing, target)
         with lease or nullcontext():
             solution, task_id, _ = await self.solver.solve(
                 target, BODY, lacks=lacks_for_page, lease=lease
@@ -240,17 +250,6 @@ class Broker:
         if not is_known and not lacks_for_clearance(solution):
             self._keep(solution, task_id, target)
         return solution
-
-    async def _lease_on_page(self, target: Target) -> Lease | None:
-        """Return a lease by which the next run continues the task; None without a store."""
-        place, page = target.place, target.digest
-        while await self.sharing.is_available(place):
-            with suppress(StoreError):  # then it is no longer available
-                lease = await self.sharing.acquire(place, page)
-                if lease is not None:
-                    return lease
-                await self.sharing.follow(place, page)
-        return None
 
     def _keep(
         self, solution: Solution, task_id: str, target: Target, only: str | None = None

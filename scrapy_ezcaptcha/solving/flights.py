@@ -83,6 +83,17 @@ class Flights(Generic[T]):
             if running is not None:
                 running.cancel()
 
+    def dismiss(self, error: Exception, is_meant: Callable[[Hashable], bool]) -> None:
+        """Have *error* be the outcome for all who wait for a key that *is_meant*.
+
+        The coroutines go on, for those who come later.
+        """
+        for key, waiters in list(self._waiters.items()):
+            for waiter in list(waiters) if is_meant(key) else ():
+                waiters.pop(waiter, None)
+                if not waiter.called:
+                    waiter.callback(error)
+
     async def _run(self, key: Hashable, work: Coroutine[Any, Any, T], waiters: Waiters[T]) -> None:
         try:
             outcome: T | Exception = await work

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.stores.store import StoreError
 
 if TYPE_CHECKING:
     from scrapy import Request
 
     from scrapy_ezcaptcha.crawl.target import Target
+    from scrapy_ezcaptcha.stores.leasing import Lease
+    from scrapy_ezcaptcha.stores.sharing import Sharing
 
 _MAX_PAGES = 100
 
@@ -39,3 +43,15 @@ class BoughtPages:
         if target is None or target.request.url != request.url:
             return None
         return page if target.request.method == request.method else None
+
+
+async def lease_on_page(sharing: Sharing, target: Target) -> Lease | None:
+    """Return a lease by which the next run continues the task; None without a store."""
+    place, page = target.place, target.digest
+    while await sharing.is_available(place):
+        with suppress(StoreError):  # then it is no longer available
+            lease = await sharing.acquire(place, page)
+            if lease is not None:
+                return lease
+            await sharing.follow(place, page)
+    return None

@@ -10,7 +10,7 @@ from scrapy.http import HtmlResponse, Response
 
 from scrapy_ezcaptcha.challenge import page_sign
 from scrapy_ezcaptcha.crawl.memo import Memo
-from scrapy_ezcaptcha.errors import EzCaptchaError, GivenUp, PutBack
+from scrapy_ezcaptcha.errors import ExitBenched, EzCaptchaError, GivenUp, PutBack
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.clearances.clearance import Clearance
     from scrapy_ezcaptcha.clearances.known import KnownClearances
     from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.crawl.exits import PoolExits
     from scrapy_ezcaptcha.crawl.pins import Pins
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.exit import Exit
@@ -34,6 +35,9 @@ BODY_FLAG = "ezcaptcha-body"
 
 # A request is sent again without a further solve at most so often.
 _MAX_RESENT = 20
+
+# A request goes on by another exit of the pool at most so often.
+_MAX_MOVED = 2
 
 # A request that is challenged through no fault of its solves may wait for so many times more.
 _NO_FAULT_FACTOR = 5
@@ -70,6 +74,7 @@ class Replayer:
     warnings: SiteWarnings
     pins: Pins
     config: Config
+    exits: PoolExits | None = None
 
     def __post_init__(self) -> None:
         self.run = uuid4().hex
@@ -96,6 +101,32 @@ class Replayer:
         if memo.is_put_back:
             return None
         return replay_of(request, replace(memo, clearance=None, pin=None, is_put_back=True))
+
+    def by_next_exit(self, request: Request, memo: Memo | None = None) -> Request | None:
+        """Return *request* as it goes on by another exit of the pool; None if it did too often."""
+        memo = memo or self.memo_on(request)
+        if self.exits is None or memo.moved >= _MAX_MOVED:
+            return None
+        memo = replace(memo, clearance=None, seen=None, pin=None, moved=memo.moved + 1)
+        return replay_of(request, memo)
+
+    def after_failure(self, request: Request, outcome: Response | Exception) -> Request | None:
+        """Return *request* as it goes on by another exit; None if its exit has not failed."""
+        if self.exits is None or not self.exits.has_failed(request, outcome):
+            return None
+        return self.by_next_exit(request)
+
+    def check_exit(self, target: Target, error: EzCaptchaError | None = None) -> None:
+        """Raise ExitBenched if *target* is to leave an exit that is benched.
+
+        *error* is why the solve for it failed. Raises NoExitLeft if all exits are benched.
+        """
+        if self.exits is None:
+            return
+        if error is not None and error.is_about_proxy():
+            self.exits.solve_failed(target.place[1], str(error))
+        if self.exits.can_leave(target):
+            raise ExitBenched
 
     def memo_on(self, request: Request) -> Memo:
         """Return this run's memo on *request*.
@@ -155,7 +186,11 @@ class Replayer:
                 return self._again(target, memo, known)
             if memo.page and (page := self._paid_page(target, memo.page)):
                 return page
-            further = await self._with_further_solve(target, memo)
+            try:
+                self.check_exit(target)
+                further = await self._with_further_solve(target, memo)
+            except ExitBenched:
+                return self._moved(target, memo)
             if isinstance(further, Response):
                 return further
             memo = further
@@ -164,6 +199,12 @@ class Replayer:
         """Return the request of *target* as it is sent again, by the exit of *clearance*."""
         memo = replace(memo, pin=self.pins.pin_for(target, clearance))
         return replay_of(target.request, memo, target.other_exit)
+
+    def _moved(self, target: Target, memo: Memo) -> Request:
+        again = self.by_next_exit(target.request, memo)
+        if again is None:
+            raise GivenUp("PROXIES_FAILED", "the proxies by which it was sent failed")
+        return again
 
     async def _with_further_solve(self, target: Target, memo: Memo) -> Memo | Response:
         """Return the memo once a further clearance is there; raise if there will be none.
@@ -180,6 +221,7 @@ class Replayer:
         except PutBack:
             raise
         except EzCaptchaError as error:
+            self.check_exit(target, error)
             task_id = error.task_id or ""
             is_buyer = self.pages.has_one_for(target, task_id)
             if is_buyer and (page := self._paid_page(target, task_id)):
@@ -209,10 +251,14 @@ class Replayer:
                 raise GivenUp("MAX_ATTEMPTS", f"still challenged after {memo.solves} solves")
             memo = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1)
             try:
+                self.check_exit(target)
                 solution = await self.broker.solution_for(target)
+            except ExitBenched:
+                return self._moved(target, memo)
             except PutBack:
                 raise
             except EzCaptchaError as error:
+                self.check_exit(target, error)
                 if memo.attempts >= limit or not error.is_worth_another_task():
                     self._remember(target.request, memo)
                     raise

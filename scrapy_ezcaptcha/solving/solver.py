@@ -73,7 +73,7 @@ class Solver:
     """Has challenges solved by a service, and knows when not to.
 
     ``clock`` returns the seconds of a clock that never goes back. ``on_limit`` is called once
-    when nothing more is solved in this crawl.
+    when nothing more is solved in this crawl, ``on_useless`` with the place of a useless clearance.
     """
 
     service: Service
@@ -82,6 +82,7 @@ class Solver:
     log: logging.LoggerAdapter[Any]
     clock: Callable[[], float]
     on_limit: Callable[[], None] = lambda: None
+    on_useless: Callable[[Place, str | None], None] = lambda _place, _path: None
 
     def __post_init__(self) -> None:
         limit, pause = self.config.breaker_failures, self.config.breaker_seconds
@@ -179,6 +180,11 @@ class Solver:
                 self.config.breaker_failures,
                 why,
             )
+
+    def useless(self, place: Place, why: str, path: str | None = None) -> None:
+        """Count a clearance that was rejected at once at *place*, or at one *path* of it."""
+        self.on_useless(place, path)
+        self.failed(place, why, path)
 
     def accepted(self, place: Place, path: str) -> None:
         """Note that *path* of *place* accepted a clearance."""

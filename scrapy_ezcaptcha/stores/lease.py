@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: For so many seconds after a task's creation the service holds its result (the vendor's SDK).
 TASK_SECONDS = 300.0
 
+#: In place of a zone, for the lease on an exit that is not used; no zone has such a name.
+BENCHED = "*benched"
+
 
 #: What becomes of a lease at a time, in seconds of the store's clock; None if it stays as it is.
 Update: TypeAlias = "Callable[[LeaseState, float], LeaseState | None]"

@@ -101,6 +101,13 @@ class Looks:
         elif age >= pause and place not in self._asked:
             self._look_later(place)
 
+    def refresh_later(self, place: Place) -> None:
+        """Have *place* looked at with others, if it is due; nobody waits for that."""
+        last = self._last.get(place)
+        is_due = last is None or self.reactor.seconds() - last.at >= last.pause
+        if is_due and place not in self._asked:
+            self._look_later(place)
+
     async def look(self, place: Place) -> View | None:
         """Return what the store knows of *place*, from now on; None if it does not answer."""
         answer: Deferred[View | None] = Deferred()

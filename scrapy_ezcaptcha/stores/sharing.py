@@ -18,6 +18,7 @@ from scrapy_ezcaptcha.clearances.record import Record
 from scrapy_ezcaptcha.errors import FailedElsewhere
 from scrapy_ezcaptcha.stores.batch import Batch
 from scrapy_ezcaptcha.stores.foreign import ForeignClearances
+from scrapy_ezcaptcha.stores.lease import BENCHED
 from scrapy_ezcaptcha.stores.leasing import Lease, leased
 from scrapy_ezcaptcha.stores.looks import Looks
 from scrapy_ezcaptcha.stores.store import StoreError
@@ -55,7 +56,8 @@ class Sharing:
     """Keeps the known clearances of this crawl and those in a store alike, if there is a store.
 
     ``lease_seconds`` is how long a lease holds that is not extended. ``on_useless`` is called
-    with the place of each clearance that another process found to be useless, and with the words.
+    with the place of each clearance that another process found to be useless, and with the words;
+    ``on_benched`` with an exit, as a place, that it does not use for so many seconds.
     """
 
     known: KnownClearances
@@ -66,6 +68,7 @@ class Sharing:
     log: logging.LoggerAdapter[Any]
     lease_seconds: float = 15.0
     on_useless: Callable[[Place, str], None] = lambda _place, _why: None
+    on_benched: Callable[[Place, float], None] = lambda _place, _seconds: None
 
     def __post_init__(self, store: Store | None) -> None:
         self._thread: StoreThread | None = None
@@ -78,13 +81,12 @@ class Sharing:
             # A crawl that is forced to stop sends no spider_closed; its reactor stops.
             add_trigger = self.reactor.addSystemEventTrigger
             self._trigger = add_trigger("before", "shutdown", self._reactor_stops)
-        # The leases of this process, and how often each had news for the store; without those of
-        # whose release it knows.
+        # The leases of this process, and how often each had news; without those known as released.
         self._leases: dict[Lease, int] = {}
-        self._updates = Batch(self._update_leases, self.reactor)
+        self.updates = Batch(self._update_leases, self.reactor)
         self._wrote_at = 0.0
         self._written = 0  # what changed until then is in the store
-        self._looks = Looks(self._read, self.known.is_quiet, self.reactor)
+        self.looks = Looks(self._read, self.known.is_quiet, self.reactor)
         self._foreign = ForeignClearances(self.log)
 
     @property
@@ -114,9 +116,9 @@ class Sharing:
         if self.is_down or not self._is_shared(place):
             return
         if is_urgent:
-            await self._looks.look(place)
+            await self.looks.look(place)
         else:
-            await self._looks.refresh(place)
+            await self.looks.refresh(place)
 
     async def acquire(self, place: Place, part: str | None = None) -> Lease | None:
         """Acquire the lease on *place*, or on *part* of it; None while another process holds it.
@@ -126,7 +128,7 @@ class Sharing:
         """
         name, seconds, since = leased(place, part), self.lease_seconds, self._written
         acquired, unchanged = await maybe_deferred_to_future(
-            self._updates.add(
+            self.updates.add(
                 [
                     (name, lambda state, now: state.acquired(now, seconds)),
                     (place, lambda _state, _now: None),
@@ -148,7 +150,7 @@ class Sharing:
         followed: int | None = None
         forgotten_at: float | None = None
         while True:
-            view = await self._looks.look(leased(place, part))
+            view = await self.looks.look(leased(place, part))
             if view is None:
                 if await self.is_available(place):
                     continue
@@ -168,12 +170,12 @@ class Sharing:
             followed = followed or holder
             await maybe_deferred_to_future(deferLater(self.reactor, _FOLLOW_SECONDS))
         if part is not None:
-            await self._looks.look(place)
+            await self.looks.look(place)
 
     def write_soon(self) -> None:
         """Write what changed; nobody waits for it."""
         if self.is_on:
-            self._updates.add([]).addErrback(lambda failure: failure.trap(StoreError))
+            self.updates.add([]).addErrback(lambda failure: failure.trap(StoreError))
 
     def note_first_use(self, clearance: Clearance, *, works: bool) -> None:
         """Note whether *clearance*, when it was first used here, got a request through."""
@@ -231,14 +233,16 @@ class Sharing:
         return self._thread.read(lambda store: store.get_all(places)).addCallbacks(learn, failed)
 
     def _learn(self, place: Place, view: View, since: int) -> None:
-        knew_place = self._looks.has_seen(place)
-        records, rejected, _, _ = view
+        knew_place = self.looks.has_seen(place)
+        records, rejected, state, now = view
         new, useless = self.known.learn(place, records, rejected, since)
-        self._looks.seen(place, is_known=bool(records or rejected))
+        self.looks.seen(place, is_known=bool(records or rejected))
         for clearance_id in new:
             self._foreign.learnt(clearance_id)
             self.stats.inc_value("ezcaptcha/clearances/shared")
         is_news = knew_place and not self.known.serves(place)  # else before, or of one path
+        if place[0] == BENCHED and state.until > now:
+            self.on_benched(place, state.until - now)
         for _ in useless if is_news else ():
             self.on_useless(place, "its clearance was rejected at once, in another process")
 
@@ -255,7 +259,7 @@ class Sharing:
     def _tell_of(self, lease: Lease) -> None:
         """Have the store note what is new about *lease*; nobody waits for it."""
         number = self._leases[lease] = self._leases.get(lease, 0) + 1
-        told = self._updates.add([(lease.place, update) for update in lease.report()])
+        told = self.updates.add([(lease.place, update) for update in lease.report()])
         told.addCallback(lambda _: self._told_of({lease: number}))
         told.addErrback(lambda failure: failure.trap(StoreError))
 

@@ -14,7 +14,7 @@ from scrapy_ezcaptcha.clearances.known import KnownClearances
 from scrapy_ezcaptcha.config import Config
 from scrapy_ezcaptcha.crawl.memo import Memo
 from scrapy_ezcaptcha.crawl.pins import Pins
-from scrapy_ezcaptcha.crawl.target import Options, Targets
+from scrapy_ezcaptcha.crawl.target import POOL_KEY, Options, Targets
 from scrapy_ezcaptcha.exit import Exit
 
 URL = "https://www.shop.example/item/1"
@@ -66,6 +66,14 @@ def test_the_middlewares_that_come_later_are_told():
     request = crawl.replay()
     crawl.pins.before_middlewares(request)
     assert request.meta["proxy"] == ONE.url
+
+
+def test_an_exit_that_the_pool_has_left_is_left():
+    crawl = Crawl()
+    request = crawl.replay()
+    request.meta.update({"proxy": TWO.url, POOL_KEY: TWO.label})
+    crawl.pins.before_middlewares(request)
+    assert crawl.pins.exit_when_sent(request) == TWO
 
 
 def test_a_replay_that_leaves_by_its_exit_anyway_is_left_alone():

@@ -1,0 +1,226 @@
+"""By which exit of the pool does a request leave, and what became of it there?"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scrapy.core.downloader.handlers.http11 import TunnelError
+from scrapy.utils.httpobj import urlparse_cached
+from twisted.internet import error as twisted_errors
+
+from scrapy_ezcaptcha.crawl.memo import has_memo, location_of
+from scrapy_ezcaptcha.crawl.pool import Pool
+from scrapy_ezcaptcha.crawl.target import POOL_KEY
+from scrapy_ezcaptcha.errors import NoExitLeft
+from scrapy_ezcaptcha.stores.benches import SharedBenches
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from scrapy import Request
+    from scrapy.http import Response
+    from scrapy.statscollectors import StatsCollector
+
+    from scrapy_ezcaptcha.clearances.clearance import Place
+    from scrapy_ezcaptcha.clearances.known import KnownClearances
+    from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.crawl.target import Target, Targets
+    from scrapy_ezcaptcha.exit import Exit
+    from scrapy_ezcaptcha.stores.sharing import Sharing
+
+_UNAUTHORIZED = 407
+
+# By class names: those of scrapy.exceptions are newer than the oldest Scrapy that is supported.
+_REFUSED = frozenset({"DownloadConnectionRefusedError", "CannotResolveHostError", "DNSLookupError"})
+_LOST = (twisted_errors.ConnectionLost, twisted_errors.ConnectionDone)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a request failed: because of the exit for *sure*, or of the exit or the site."""
+
+    why: str
+    is_sure: bool = True
+    is_lost: bool = False
+
+
+@dataclass(eq=False)
+class PoolExits:
+    """Gives requests their exits, and benches exits that fail.
+
+    ``clock`` returns the seconds of a clock that never goes back. ``on_benched`` is called with
+    an exit that is not used for now.
+    """
+
+    pool: Pool
+    targets: Targets
+    known: KnownClearances
+    benches: SharedBenches
+    stats: StatsCollector
+    log: logging.LoggerAdapter[Any]
+    clock: Callable[[], float]
+    on_benched: Callable[[Exit], None]
+
+    @classmethod
+    def of(  # noqa: PLR0917  (the parts of a crawl)
+        cls,
+        config: Config,
+        targets: Targets,
+        known: KnownClearances,
+        sharing: Sharing,
+        stats: StatsCollector,
+        log: logging.LoggerAdapter[Any],
+        clock: Callable[[], float],
+        on_benched: Callable[[Exit], None],
+    ) -> PoolExits | None:
+        """Return what gives the exits of the settings; None without a pool."""
+        if not config.proxies:
+            return None
+        benches = SharedBenches(sharing)
+        exits = cls(
+            Pool.from_config(config), targets, known, benches, stats, log, clock, on_benched
+        )
+        sharing.on_benched = exits.benched_elsewhere
+        return exits
+
+    def __post_init__(self) -> None:
+        self._is_said = False  # that all are benched, since one worked
+
+    async def assign(self, request: Request) -> bool:
+        """Have *request* leave by the exit that its zone uses; False if the pool is not for it.
+
+        Raises NoExitLeft if all are benched.
+        """
+        if not self.targets.leaves_by_pool(request):
+            return False
+        zone = location_of(request).zone
+        await self.benches.look(zone, self.pool.near(zone))
+        chosen = request.meta.get(POOL_KEY) if has_memo(request) else None
+        exit = self.pool.choose(
+            request,
+            zone,
+            self.clock(),
+            lambda exit: bool(self.known.records((zone, exit))),
+            lambda exit: exit.label == chosen,
+        )
+        if exit is None:
+            raise self._none_left()
+        request.meta["proxy"] = exit.url
+        request.meta[POOL_KEY] = exit.label
+        return True
+
+    def can_leave(self, target: Target) -> bool:
+        """Whether the pool chose the exit of *target*, which is benched now.
+
+        Raises NoExitLeft if all are benched.
+        """
+        zone, exit = target.place
+        if target.request.meta.get(POOL_KEY) != exit.label:
+            return False
+        now = self.clock()
+        if self.pool.is_benched(exit, now) and not self.pool.has_any(now):
+            raise self._none_left()
+        return self.pool.can_leave(exit, zone, now)
+
+    def has_failed(self, request: Request, outcome: Response | Exception) -> bool:
+        """Note what became of *request*; True if its exit failed, or perhaps did."""
+        if isinstance(outcome, Exception):
+            return self._got_exception(request, outcome)
+        return self._got_response(request, outcome)
+
+    def _got_response(self, request: Request, response: Response) -> bool:
+        is_own = response.status == _UNAUTHORIZED and urlparse_cached(request).scheme == "http"
+        if is_own:
+            return self._failed(request, Failure("it refuses the user name and password"))
+        choice = self.pool.ended(request)
+        if choice is not None and response.status < 500 and self.pool.worked(choice):
+            self._is_said = False
+            self.log.info("The proxy %s works again", choice.exit.label)
+            self.benches.end(choice.exit)
+        return False
+
+    def _got_exception(self, request: Request, exception: Exception) -> bool:
+        failure = failure_of(exception)
+        if failure is None:
+            self.pool.ended(request)
+            return False
+        return self._failed(request, failure)
+
+    def solve_failed(self, exit: Exit, why: str) -> None:
+        """Note that the service could not use *exit*."""
+        self._bench(exit, f"the service reports it: {why}")
+
+    def useless(self, place: Place, path: str | None = None) -> None:
+        """Note that a clearance for *place* was of no use, to one *path* alone if that is given."""
+        zone, exit = place
+        if path is None:
+            self._bench(exit, "its clearance was rejected at once", zone=zone)
+
+    def benched_elsewhere(self, place: Place, seconds: float) -> None:
+        """Note that another process does not use the exit of *place* for so many seconds."""
+        exit = place[1]
+        if self.pool.benched_elsewhere(exit, self.clock(), seconds):
+            self.log.info(
+                "The proxy %s is not used for %.0f s: it failed in another process",
+                exit.label,
+                seconds,
+            )
+            self.on_benched(exit)
+
+    def _failed(self, request: Request, failure: Failure) -> bool:
+        choice = self.pool.ended(request)
+        if choice is None or not self.targets.leaves_by(request, choice.exit):
+            return False
+        zone, is_bad = None, True
+        if not failure.is_sure:
+            is_bad, zone = self.pool.doubt(choice.exit, choice.zone, is_lost=failure.is_lost)
+        if is_bad:
+            self._bench(choice.exit, failure.why, number=choice.number, zone=zone)
+        return True
+
+    def _bench(
+        self, exit: Exit, why: str, *, number: int | None = None, zone: str | None = None
+    ) -> None:
+        seconds = self.pool.bench(exit, self.clock(), number, zone)
+        if seconds is None:
+            return
+        self.stats.inc_value("ezcaptcha/proxies/benched")
+        where = f" for {zone}" if zone else ""
+        message = "The proxy %s is not used%s for %.0f s: %s"
+        self.log.info(message, exit.label, where, seconds, why)
+        if zone is None:
+            self.benches.bench(exit, seconds)
+            self.on_benched(exit)
+
+    def _none_left(self) -> NoExitLeft:
+        error = NoExitLeft(len(self.pool.exits))
+        if not self._is_said:
+            self._is_said = True
+            self.log.warning("Requests end without a page for now: %s", error)
+        return error
+
+
+def failure_of(exception: Exception) -> Failure | None:
+    """Return what *exception* says of the exit; None if that is not its fault.
+
+    A download that takes too long is the site's fault, and so is an error of TLS in a tunnel.
+    """
+    causes = [exception, exception.__cause__]
+    names = {base.__name__ for cause in causes for base in type(cause).__mro__}
+    if isinstance(exception, TunnelError):
+        is_sure = re.search(rf"\b{_UNAUTHORIZED}\b", str(exception)) is not None
+        why = "user name and password" if is_sure else "a tunnel to the site"
+        return Failure(f"it refuses {why}", is_sure)
+    if any(isinstance(cause, twisted_errors.TimeoutError) for cause in causes):
+        return Failure("it does not answer")
+    is_no_connection = any(isinstance(cause, twisted_errors.ConnectError) for cause in causes)
+    if is_no_connection or not _REFUSED.isdisjoint(names):
+        return Failure("it refuses connections")
+    reasons = [reason for cause in causes for reason in getattr(cause, "reasons", ())]
+    lost = [reason.check(*_LOST) for reason in reasons]
+    if isinstance(exception, _LOST) or (lost and all(lost)):
+        return Failure("connections to it were lost", is_sure=False, is_lost=True)
+    return None

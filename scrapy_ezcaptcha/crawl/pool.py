@@ -1,0 +1,261 @@
+"""Which exit of the pool does a zone use? Decisions only: no I/O, no clock.
+
+Each zone has its own ranking of all exits (rendezvous hashing), so that processes with the same
+pool choose the same exit without talking, and a further exit moves few zones. An exit that
+fails is benched: it is not chosen until its time is over. Then one request tries it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from math import ceil
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from scrapy_ezcaptcha.lru import Lru
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.exit import Exit
+
+#: Beyond the exits that a zone uses, so many are looked at for one that has a clearance.
+MORE_RANKS = 2
+
+# A bench is doubled so many times at most.
+_MAX_DOUBLINGS = 4
+
+# An exit that loses so many connections of one zone, with no answer in between, has failed.
+_MAX_LOST = 3
+
+_MAX_ZONES = 10_000
+
+# An exit has at most so many times its fair share of zones, where the zones are spread by load.
+_MAX_SHARE = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The exit of one request, and the number of the choice."""
+
+    zone: str
+    exit: Exit
+    number: int
+
+
+@dataclass
+class Bench:
+    """How an exit failed: how often in a row, until when it is not used, by which choice."""
+
+    times: int = 0
+    until: float = 0.0
+    number: int = 0
+
+
+@dataclass
+class _Doubts:
+    """What may be the fault of an exit or of a site, since the exit last brought an answer."""
+
+    zones: set[str] = field(default_factory=set)  # which could not be reached
+    lost: Counter[str] = field(default_factory=Counter)  # connections, by zone
+
+
+class Pool:
+    """The only owner of what is known of the exits of a pool.
+
+    A zone uses *per_zone* of the *exits*. One that fails is benched for *seconds*, twice as
+    long each time it fails again, up to sixteen times that. With *is_alone*, no other process has
+    to choose the same exits, and a zone whose exit has more than its share gets the next one.
+    """
+
+    def __init__(
+        self, exits: Sequence[Exit], per_zone: int, seconds: float, *, is_alone: bool = False
+    ) -> None:
+        self.exits = tuple(exits)
+        self._members = frozenset(exits)
+        self._per_zone = min(per_zone, len(self.exits))
+        self._seconds = seconds
+        self._is_alone = is_alone
+        self._rankings: Lru[str, tuple[Exit, ...]] = Lru(_MAX_ZONES)
+        self._zones_of: Counter[Exit] = Counter()
+        self._benches: dict[Exit, Bench] = {}
+        self._zone_benches: Lru[tuple[str, Exit], Bench] = Lru(_MAX_ZONES)
+        self._doubts: dict[Exit, _Doubts] = {}
+        self._choices: WeakKeyDictionary[Any, Choice] = WeakKeyDictionary()
+        self._given: Lru[tuple[str, Exit], int] = Lru(_MAX_ZONES)
+        self._number = 0
+
+    @classmethod
+    def from_config(cls, config: Config) -> Pool:
+        """Return the pool of the settings."""
+        seconds, is_alone = config.breaker_seconds, not config.has_shared_store
+        return cls(config.proxies, config.proxies_per_zone, seconds, is_alone=is_alone)
+
+    def __contains__(self, exit: Exit | None) -> bool:
+        return exit in self._members
+
+    def ranking(self, zone: str) -> tuple[Exit, ...]:
+        """Return all exits, the one that *zone* uses first."""
+        ranking = self._rankings.get(zone)
+        if ranking is None:
+            ranking = ranked(zone, self.exits)
+            if self._is_alone:
+                ranking = self._by_share(ranking)
+                self._zones_of.update(ranking[: self._per_zone])
+            forgotten = self._rankings.put(zone, ranking)
+            if forgotten is not None and self._is_alone:
+                self._zones_of.subtract(forgotten[: self._per_zone])
+        return ranking
+
+    def near(self, zone: str) -> tuple[Exit, ...]:
+        """Return the exits of *zone* of which one with a clearance is taken first."""
+        return self.ranking(zone)[: self._per_zone + MORE_RANKS]
+
+    def choose(
+        self,
+        request: Any,
+        zone: str,
+        now: float,
+        has_clearance: Callable[[Exit], bool],
+        is_kept: Callable[[Exit], bool] = lambda _: False,
+    ) -> Exit | None:
+        """Return the exit by which *request* to *zone* leaves; None if all are benched.
+
+        Of several, the one by which the fewest requests to *zone* are under way. One that
+        *is_kept* goes before all others that the zone uses.
+        """
+        able = self._able(zone, now)
+        if not able:
+            return None
+        near = sorted(able[: self._per_zone + MORE_RANKS], key=lambda exit: not has_clearance(exit))
+        own = near[: self._per_zone]
+        exit = next(filter(is_kept, own), None) or self._least_busy(zone, own)
+        self._number += 1
+        if bench := self._benches.get(exit):  # its time is over: this request tries it
+            bench.until = now + self._seconds
+        self._choices[request] = Choice(zone, exit, self._number)
+        self._given.put((zone, exit), (self._given.get((zone, exit)) or 0) + 1)
+        return exit
+
+    def choice_of(self, request: Any) -> Choice | None:
+        """Return what was chosen for *request*, if it is under way."""
+        return self._choices.get(request)
+
+    def ended(self, request: Any) -> Choice | None:
+        """Note that *request* is under way no more; return what was chosen for it."""
+        return self._choices.pop(request, None)
+
+    def can_leave(self, exit: Exit, zone: str, now: float) -> bool:
+        """Whether *exit* is benched, be it for *zone* alone, and there is another one to go to."""
+        able = self._able(zone, now)
+        return exit in self._members and bool(able) and exit not in able
+
+    def has_any(self, now: float) -> bool:
+        """Whether there is an exit that is not benched for all zones."""
+        return any(not self.is_benched(exit, now) for exit in self.exits)
+
+    def is_benched(self, exit: Exit, now: float) -> bool:
+        """Whether *exit* is benched for all zones."""
+        bench = self._benches.get(exit)
+        return bench is not None and now < bench.until
+
+    def bench(
+        self, exit: Exit, now: float, number: int | None = None, zone: str | None = None
+    ) -> float | None:
+        """Bench *exit*, for all zones or for *zone*; return for how many seconds.
+
+        None if that is no news: it was benched after choice *number* was made.
+        """
+        benches: Any = self._benches if zone is None else self._zone_benches
+        key = exit if zone is None else (zone, exit)
+        bench = benches.get(key) or Bench()
+        is_known = now < bench.until if number is None else number <= bench.number
+        if exit not in self._members or is_known:
+            return None
+        seconds: float = self._seconds * 2 ** min(bench.times, _MAX_DOUBLINGS)
+        benched = Bench(bench.times + 1, now + seconds, self._number)
+        if zone is None:
+            self._benches[exit] = benched
+            self._doubts.pop(exit, None)
+        else:
+            self._zone_benches.put((zone, exit), benched)
+        return seconds
+
+    def benched_elsewhere(self, exit: Exit, now: float, seconds: float) -> bool:
+        """Note that another process benched *exit* for *seconds* from now; True if that is news."""
+        if exit not in self._members or self.is_benched(exit, now):
+            return False
+        bench = self._benches.get(exit)
+        self._benches[exit] = Bench(bench.times if bench else 1, now + seconds, self._number)
+        return True
+
+    def doubt(self, exit: Exit, zone: str, *, is_lost: bool) -> tuple[bool, str | None]:
+        """Note that *zone* could not be reached by *exit*; it may be the fault of either.
+
+        *is_lost*: the connection was lost. Returns whether the exit is to be benched, and the
+        zone, None for all zones: those where a second zone could not be reached either.
+        """
+        doubts = self._doubts.setdefault(exit, _Doubts())
+        doubts.lost[zone] += is_lost
+        if is_lost and doubts.lost[zone] < _MAX_LOST:
+            return False, None
+        doubts.zones.add(zone)
+        return True, zone if len(doubts.zones) == 1 else None
+
+    def worked(self, choice: Choice) -> bool:
+        """Note that the exit brought an answer; True if it was benched before."""
+        exit = choice.exit
+        if self._doubts:
+            self._doubts.pop(exit, None)
+        bench = self._benches.get(exit)
+        if bench is None or choice.number <= bench.number:
+            return False
+        del self._benches[exit]
+        return True
+
+    def _able(self, zone: str, now: float) -> list[Exit]:
+        """Return the exits that are not benched, in the order of *zone*.
+
+        Without those that are benched for the zone, unless no other is left.
+        """
+        able = [exit for exit in self.ranking(zone) if not self.is_benched(exit, now)]
+        good = [
+            exit
+            for exit in able
+            if (bench := self._zone_benches.get((zone, exit))) is None or now >= bench.until
+        ]
+        return good or able
+
+    def _least_busy(self, zone: str, own: Sequence[Exit]) -> Exit:
+        if len(own) == 1:
+            return own[0]
+        busy = Counter(choice.exit for choice in self._choices.values() if choice.zone == zone)
+        return min(own, key=lambda exit: (busy[exit], self._given.get((zone, exit)) or 0))
+
+    def _by_share(self, ranking: tuple[Exit, ...]) -> tuple[Exit, ...]:
+        """Put the exits first that have less than their share of zones."""
+        zones = len(self._rankings) + 1
+        share = max(_MAX_SHARE, ceil(_MAX_SHARE * zones * self._per_zone / len(self.exits)))
+        return tuple(sorted(ranking, key=lambda exit: self._zones_of[exit] >= share))
+
+
+def is_through(exit: Exit, key: Hashable) -> bool:
+    """Whether *key* is that of a solve through *exit*: a place, or a place and a part of it."""
+    place = key[0] if isinstance(key, tuple) and isinstance(key[0], tuple) else key
+    return isinstance(place, tuple) and place[1] == exit
+
+
+def ranked(zone: str, exits: Sequence[Exit]) -> tuple[Exit, ...]:
+    """Return *exits* in the order of *zone*, the same in all processes.
+
+    Its order has nothing from which credentials can be computed.
+    """
+    key = blake2b(zone.encode(), digest_size=32).digest()
+
+    def weight(exit: Exit) -> bytes:
+        return blake2b(exit.url.encode(errors="replace"), key=key, digest_size=16).digest()
+
+    return tuple(sorted(exits, key=weight, reverse=True))
