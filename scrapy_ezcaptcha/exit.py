@@ -32,6 +32,7 @@ NO_CREDENTIALS = "credentials"
 PRIVATE_HOST = "private"
 UNREADABLE = "unreadable"
 NO_PROXY_SUPPORT = "handler"
+BROWSER = "browser"
 
 _MESSAGES = {
     NO_PROXY: "the request leaves by no proxy, and the service solves only through one;"
@@ -45,6 +46,10 @@ _MESSAGES = {
     " with scheme http, https or socks5",
     NO_PROXY_SUPPORT: "the download handler of this scheme cannot leave by a proxy, which a replay"
     " must; take another one in DOWNLOAD_HANDLERS",
+    BROWSER: "the browser of scrapy-playwright does not leave by the proxy through which the"
+    " challenge is to be solved, and takes no notice of meta; give it that proxy in"
+    " PLAYWRIGHT_LAUNCH_OPTIONS, or in the options of its context, as {{'server': 'http://host:port',"
+    " 'username': 'user', 'password': 'password'}}",
 }
 
 

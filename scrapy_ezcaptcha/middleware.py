@@ -15,6 +15,7 @@ from scrapy_ezcaptcha.crawl.exits import PoolExits
 from scrapy_ezcaptcha.crawl.httpcache import keep_challenges_out
 from scrapy_ezcaptcha.crawl.journal import Journal, remove_empty_files
 from scrapy_ezcaptcha.crawl.memo import Memo, has_memo, location_of, restore_filtering, take_off
+from scrapy_ezcaptcha.crawl.pins import Pins
 from scrapy_ezcaptcha.crawl.put_off import PutOffRequests
 from scrapy_ezcaptcha.crawl.start import checked_config, log_of
 from scrapy_ezcaptcha.crawl.target import META_KEY, Targets
@@ -79,36 +80,37 @@ class EzCaptchaMiddleware:
         )
         self._account = Account(self._client, log)
         service = self._account if config.log_balance else self._client
-        self._solver = Solver(
-            service, config, self._stats, log, reactor.seconds, self._closing.reached
-        )
-        self._known = KnownClearances(keeps_changes=store is not None)
-        self._sharing = Sharing(
-            self._known,
+        clock, reached = reactor.seconds, self._closing.reached
+        self._known = known = KnownClearances(keeps_changes=store is not None)
+        later = (lambda: self._sharing, lambda exit: self._broker.leave(exit))
+        pool = (config, self._targets, known, *later)
+        self._exits = exits = PoolExits.of(*pool, stats=self._stats, log=log, clock=clock)
+        on_useless = exits and exits.useless
+        self._solver = Solver(service, config, self._stats, log, clock, reached, on_useless)
+        self._sharing = sharing = Sharing(
+            known,
             store,
             reactor=reactor,
             stats=self._stats,
             log=log,
             lease_seconds=config.store_lease,
             on_useless=self._solver.useless,
+            on_benched=exits and exits.benched_elsewhere,
         )
         self._journal = Journal.of(crawler, log)
         put_off = PutOffRequests(self._engine, self._stats, log)
         self._waiting = WaitingRequests(self._engine, config.max_waiting, put_off, self._journal)
         self._pages = BoughtPages()
         warnings = SiteWarnings(config, crawler.settings, log, lambda: self._account.price)
-        parts = (self._solver, self._known, self._sharing, self._waiting, self._pages, warnings)
+        parts = (self._solver, known, sharing, self._waiting, self._pages, warnings)
         self._broker = Broker(
             *parts, self._engine.is_closing, stats=self._stats, log=log, reactor=reactor
         )
-        known, sharing = self._known, self._sharing
-        self._replayer = Replayer(self._broker, known, sharing, self._pages, warnings, config)
-        self._giving_up = GivingUp(crawler, self._stats, log)
-        pool = (config, self._targets, known, sharing)
-        self._exits = PoolExits.of(*pool, self._stats, log, reactor.seconds, self._broker.leave)
-        if self._exits is not None:
-            self._replayer.exits = self._exits
-            self._solver.on_useless = self._exits.useless
+        self._pins = pins = Pins(known, self._targets.proxies, self._stats, log)
+        self._replayer = Replayer(
+            self._broker, known, sharing, self._pages, warnings, pins, config, exits
+        )
+        self._giving_up = GivingUp(crawler, self._waiting, self._stats, log)
         self._follows_requests = False
 
     @classmethod
@@ -136,6 +138,7 @@ class EzCaptchaMiddleware:
             await self._exits.assign(request)
         if not self._follows_requests and META_KEY not in request.meta:
             return None
+        self._pins.before_middlewares(request)
         target = self._target_before_sending(request)
         if target is None:
             return None
@@ -207,11 +210,11 @@ class EzCaptchaMiddleware:
         except ExitBenched as error:
             self._closing.sent_again()
             again = self._replayer.by_next_exit(request)
-            return again or await self._give_up(request, response, error)
+            return again or await self._giving_up.hand_on(request, response, error)
         except CrawlEnding as error:
-            return self._replayer.put_back(request) or await self._give_up(request, response, error)
+            return self._replayer.put_back(request) or await self._giving_up.hand_on(request, response, error)
         except EzCaptchaError as error:
-            return await self._give_up(request, response, error)
+            return await self._giving_up.hand_on(request, response, error)
         await send(self._crawler, challenge_solved, request=request, response=response)
         if isinstance(answer, Request):
             self._stats.inc_value("ezcaptcha/requests/replayed")
@@ -230,10 +233,7 @@ class EzCaptchaMiddleware:
         location = location_of(request)
         if not self._known.has_zone(location.zone) or self._targets.options(request) is None:
             return
-        try:
-            exit = self._targets.proxies.after_sending(request)
-        except ExitError:
-            return  # said when it meets a challenge
+        exit = self._pins.exit_when_sent(request)
         if exit and (clearance := self._known.find(location, exit)):
             self._headers.put_on(request, clearance, self._known.next_number())
             if self._replayer.memo_on(request).clearance != clearance.id:
@@ -241,6 +241,7 @@ class EzCaptchaMiddleware:
 
     def response_downloaded(self, request: Request, response: Response) -> None:
         """Learn from a response, also from one that another middleware keeps, as redirects."""
+        self._pins.downloaded(request, response)
         carried = self._headers.carried_by(request)
         if carried is None:
             return
@@ -319,12 +320,6 @@ class EzCaptchaMiddleware:
         if carried is not None:
             response.flags.append(SOLVED_FLAG)
         return response
-
-    async def _give_up(
-        self, request: Request, response: Response, error: EzCaptchaError
-    ) -> Response:
-        self._waiting.ended(request)
-        return await self._giving_up.hand_on(request, response, error)
 
     def _forget(self, request: Request) -> None:
         """Remove what was remembered of *request*: it needs no further solve."""

@@ -4,14 +4,16 @@
 spiders.py), ``requests`` (keyword arguments of ``scrapy.Request``, callbacks by name),
 ``follow`` (follow links with this CSS class), ``crawlers`` (settings of further crawlers in the
 same process), ``files`` (text of files to write before), ``file_limit`` (the bytes to which any
-file may grow during the crawl, as on a full disk), ``out`` (where the result goes). A
-deprecation warning of Scrapy is an error here.
+file may grow during the crawl, as on a full disk), ``seed`` (of what is random),
+``out`` (where the result goes). A deprecation warning of Scrapy is an error here, unless
+``may_be_deprecated``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import time
 import warnings
@@ -29,10 +31,12 @@ import scrapy_ezcaptcha.commands.solve  # noqa: F401  (loaded once for all who a
 
 
 def run_plan(path: str) -> None:
-    warnings.simplefilter("error", ScrapyDeprecationWarning)
-    warnings.filterwarnings("error", category=DeprecationWarning, module="scrapy_ezcaptcha")
     plan = json.loads(Path(path).read_text())
+    if not plan.get("may_be_deprecated"):
+        warnings.simplefilter("error", ScrapyDeprecationWarning)
+    warnings.filterwarnings("error", category=DeprecationWarning, module="scrapy_ezcaptcha")
     plan |= {"pages": [], "errors": [], "signals": []}
+    random.seed(plan.get("seed"))
     if ahead := plan.get("clock"):
         told = time.time
         time.time = lambda: told() + ahead

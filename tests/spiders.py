@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from itertools import cycle
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import scrapy
 from scrapy.http import Response
 from scrapy.linkextractors import LinkExtractor
+from scrapy.resolver import CachingThreadedResolver
 from scrapy.spiders import CrawlSpider, Rule
 from scrapy.utils.defer import maybe_deferred_to_future
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 import scrapy_ezcaptcha.signals
 
@@ -190,3 +192,29 @@ class RotatingProxies:
 
     def process_request(self, request):
         request.meta["proxy"] = next(self.proxies)
+
+
+class RandomProxies:
+    """A downloader middleware that sends each try of each request through a random proxy."""
+
+    def __init__(self, proxies):
+        self.proxies = proxies
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        return cls(crawler.settings.getlist("PROXIES"))
+
+    def process_request(self, request):
+        request.meta["proxy"] = random.choice(self.proxies)
+
+
+async def before_page(page, request):
+    """A callback of the user's own, for scrapy-playwright."""
+    await page.context.add_cookies([{"name": "own", "value": "1", "url": request.url}])
+
+
+class LoopbackResolver(CachingThreadedResolver):
+    """Takes every name for a name of this machine."""
+
+    def getHostByName(self, name, timeout=()):  # noqa: N802
+        return succeed("127.0.0.1")

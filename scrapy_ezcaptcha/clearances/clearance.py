@@ -30,6 +30,10 @@ Place: TypeAlias = "tuple[str, Exit]"
 
 CLEARANCE_COOKIE = "cf_clearance"
 
+#: Cookies of Cloudflare's edge; those of the clearance replace the request's. All other
+#: cookies are the site's own: there the request's value wins.
+EDGE_COOKIES = frozenset({CLEARANCE_COOKIE, "__cf_bm", "_cfuvid", "__cfruid"})
+
 #: Edge cookies that a site renews by Set-Cookie; the newer value wins.
 RENEWED_COOKIES = frozenset({CLEARANCE_COOKIE, "__cf_bm"})
 
@@ -109,11 +113,14 @@ class Clearance:
 
     def fresh_cookies(self, request: Request, response: Response) -> dict[str, str]:
         """Return the cookies of this clearance that *response* renews."""
-        if not any(
-            value.lstrip().startswith((b"cf_clearance=", b"__cf_bm="))
-            for value in response.headers.getlist(b"Set-Cookie")
-        ):
+        sent = response.headers.getlist(b"Set-Cookie")
+        single = [value for lines in sent for value in lines.splitlines()]
+        if not any(value.lstrip().startswith((b"cf_clearance=", b"__cf_bm=")) for value in single):
             return {}
+        if len(single) != len(sent):  # scrapy-playwright joins them
+            response = response.copy()
+            response.headers = response.headers.copy()
+            response.headers.setlist(b"Set-Cookie", single)
         return {
             cookie.name: cookie.value
             for cookie in CookieJar().make_cookies(response, request)

@@ -15,7 +15,8 @@ from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
 from scrapy.http import Headers
 
 from scrapy_ezcaptcha.clearances.browsers import known_browsers, nearest
-from scrapy_ezcaptcha.clearances.clearance import CLEARANCE_COOKIE
+from scrapy_ezcaptcha.clearances.clearance import EDGE_COOKIES
+from scrapy_ezcaptcha.clearances.playwright import BrowserCookies
 from scrapy_ezcaptcha.lru import Once
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
-
-#: Cookies of Cloudflare's edge; those of the clearance replace the request's. All other
-#: cookies are the site's own: there the request's value wins.
-EDGE_COOKIES = frozenset({CLEARANCE_COOKIE, "__cf_bm", "_cfuvid", "__cfruid"})
 
 #: The request meta key by which scrapy-impersonate is told a browser.
 IMPERSONATE_META = "impersonate"
@@ -44,7 +41,7 @@ class ClearanceHeaders:
     *accept_encodings* is what this Scrapy decodes. *defaults* are the headers that Scrapy adds
     by itself, by lower-case name; where a request has just these, the solution's are sent. With
     *impersonate*, scrapy-impersonate is told the clearance's browser, or the nearest older one that
-    it knows; *log* says so.
+    it knows; *log* says so. *browsers* gives cookies to those of scrapy-playwright.
     """
 
     def __init__(
@@ -54,8 +51,10 @@ class ClearanceHeaders:
         log: logging.LoggerAdapter[Any],
         *,
         impersonate: bool = False,
+        browsers: BrowserCookies | None = None,
     ) -> None:
         self._log = log
+        self._browsers = browsers or BrowserCookies()
         self._said: Once[str | None] = Once(_MAX_SAID)
         self._accept_encodings = accept_encodings
         self._defaults = defaults
@@ -77,6 +76,7 @@ class ClearanceHeaders:
             {name.decode().lower(): values[-1] for name, values in defaults.items() if values},
             log,
             impersonate=impersonate,
+            browsers=BrowserCookies.from_settings(settings),
         )
 
     def put_on(self, request: Request, clearance: Clearance, number: int = 0) -> None:
@@ -96,6 +96,7 @@ class ClearanceHeaders:
         headers["cookie"] = merge_cookies(before["cookie"], clearance.cookies)
         self._before[request] = before
         self._carried[request] = (clearance, number)
+        self._browsers.put_on(request, clearance)
         browser = self._browser_of(clearance) if self._impersonate else None
         if browser is not None and IMPERSONATE_META not in request.meta:
             request.meta[IMPERSONATE_META] = browser
@@ -103,6 +104,7 @@ class ClearanceHeaders:
 
     def take_off(self, request: Request) -> None:
         """Give *request* its own headers back, if a clearance was put on it."""
+        self._browsers.take_off(request)
         if request in self._impersonating:
             self._impersonating.discard(request)
             request.meta.pop(IMPERSONATE_META, None)

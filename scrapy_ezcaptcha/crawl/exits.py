@@ -71,29 +71,19 @@ class PoolExits:
         config: Config,
         targets: Targets,
         known: KnownClearances,
-        sharing: Sharing,
+        sharing: Callable[[], Sharing],
+        on_benched: Callable[[Exit], None],
+        *,
         stats: StatsCollector,
         log: logging.LoggerAdapter[Any],
         clock: Callable[[], float],
-        on_benched: Callable[[Exit], None],
     ) -> PoolExits | None:
         """Return what gives the exits of the settings; None without a pool."""
         if not config.proxies:
             return None
-        benches = SharedBenches(sharing)
-        exits = cls(
-            Pool.from_config(config),
-            targets,
-            known,
-            benches,
-            stats,
-            log,
-            clock,
-            on_benched,
-            config.breaker_failures,
-        )
-        sharing.on_benched = exits.benched_elsewhere
-        return exits
+        pool, benches = Pool.from_config(config), SharedBenches(sharing)
+        limit = config.breaker_failures
+        return cls(pool, targets, known, benches, stats, log, clock, on_benched, limit)
 
     def __post_init__(self) -> None:
         self._is_said = False  # that all are benched, since one worked

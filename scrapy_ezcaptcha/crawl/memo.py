@@ -39,6 +39,7 @@ class Memo:
     priority: int = 0  # its own priority, while it is put off
     put_off: int = 0  # how often it was challenged, and put off
     moved: int = 0  # by how many exits of the pool it went on, after others had failed
+    pin: str | None = None  # the id of the clearance by whose exit it leaves when it is sent next
 
     @classmethod
     def on(cls, request: Request) -> Memo:
@@ -77,6 +78,16 @@ def restore_filtering(request: Request) -> None:
     memo = request.meta.get(_KEY)
     if isinstance(memo, dict) and memo.get("given_up") is None:
         request.dont_filter = bool(memo.get("dont_filter", request.dont_filter))
+
+
+def note_pin(request: Request, pin: str | None) -> str | None:
+    """Change the pin in the memo of *request*; return the former one."""
+    memo = request.meta.get(_KEY)
+    if not isinstance(memo, dict):
+        return None
+    before: str | None = memo.get("pin")
+    memo["pin"] = pin
+    return before
 
 
 def may_be_put_off(request: Request) -> bool:

@@ -24,6 +24,9 @@ _NEIGHBOURS = (
     ("below", RetryMiddleware, "it would retry a challenge of status 503 or 429"),
 )
 
+# Middlewares of other packages, by the names of their classes, that take a 403 for a ban.
+_BAN_DETECTORS = ("RotatingProxyMiddleware", "BanDetectionMiddleware", "ProxyPoolMiddleware")
+
 
 def order_of(settings: BaseSettings, component: type) -> int | None:
     """Return the order of *component*, or of a subclass of it, in DOWNLOADER_MIDDLEWARES.
@@ -35,6 +38,17 @@ def order_of(settings: BaseSettings, component: type) -> int | None:
         if isinstance(cls, type) and issubclass(cls, component):
             return int(order)
     return None
+
+
+def ban_detectors(settings: BaseSettings) -> list[tuple[int, str, str]]:
+    """Return order, name and path of each middleware that is known to take a 403 for a ban."""
+    found = []
+    for path, order in dict(settings.getwithbase("DOWNLOADER_MIDDLEWARES")).items():
+        cls: Any = load_object(path) if order is not None else None
+        if any(base.__name__ in _BAN_DETECTORS for base in getattr(cls, "__mro__", ())):
+            named = path if isinstance(path, str) else f"{cls.__module__}.{cls.__qualname__}"
+            found.append((int(order), cls.__name__, named))
+    return sorted(found)
 
 
 def order_problems(settings: BaseSettings, component: type) -> list[str]:
@@ -51,4 +65,20 @@ def order_problems(settings: BaseSettings, component: type) -> list[str]:
             f"DOWNLOADER_MIDDLEWARES has {component.__name__} at {own} and {other.__name__} at"
             f" {order}, which must be {side} it: {consequence}. The right order is {ORDER}"
         )
-    return problems
+    return problems + _detector_problems(settings, component, own)
+
+
+def _detector_problems(settings: BaseSettings, component: type, own: int) -> list[str]:
+    """Say which ban detectors would see challenges first, and the lines that put them right."""
+    found = ban_detectors(settings)
+    above = [f"{name} at {order}" for order, name, _ in found if order >= own]
+    if not above:
+        return []
+    orders = [own - 15 + 5 * number for number in range(len(found))]
+    lines = ", ".join(f'"{path}": {n}' for n, (_, _, path) in zip(orders, found, strict=True))
+    said = (
+        f"DOWNLOADER_MIDDLEWARES has {component.__name__} at {own}, and {' and '.join(above)}: a"
+        " challenge would be taken for a ban, and tried again by other proxies, before it can be"
+        f" solved. Put below {own} what detects bans: {lines}"
+    )
+    return [said]

@@ -16,6 +16,7 @@ from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
 from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.misc import load_object
 
+from scrapy_ezcaptcha.crawl.playwright import HANDLER, Browser
 from scrapy_ezcaptcha.exit import UNREADABLE, Exit, exit_error
 
 if TYPE_CHECKING:
@@ -40,24 +41,30 @@ class ProxyFinder:
 
     def __init__(self, settings: BaseSettings) -> None:
         self._encoding: str = settings.get("HTTPPROXY_AUTH_ENCODING") or "latin-1"
-        self._proxies = (
-            HttpProxyMiddleware(self._encoding) if settings.getbool("HTTPPROXY_ENABLED") else None
-        )
-        self.schemes_without_proxies = frozenset(
-            scheme
-            for scheme, handler in settings.getwithbase("DOWNLOAD_HANDLERS").items()
-            if handler is not None and _is_without_proxies(handler)
-        )
+        self._setter = HttpProxyMiddleware(self._encoding)
+        self._proxies = self._setter if settings.getbool("HTTPPROXY_ENABLED") else None
+        self.schemes_without_proxies = _schemes_of(settings, _WITHOUT_PROXIES)
+        self._browser = Browser(settings, _schemes_of(settings, {HANDLER}))
+
+    def can_send(self, request: Request) -> bool:
+        """Whether *request* can be sent through a proxy at all."""
+        return urlparse_cached(request).scheme not in self.schemes_without_proxies
 
     def can_use_proxies(self, request: Request) -> bool:
-        """Whether Scrapy's download handler can send *request* through a proxy."""
-        return urlparse_cached(request).scheme not in self.schemes_without_proxies
+        """Whether Scrapy's download handler sends *request* through the proxy of its meta."""
+        return self.can_send(request) and not self.is_by_browser(request)
+
+    def is_by_browser(self, request: Request) -> bool:
+        """Whether a browser sends *request*, which has a proxy of its own."""
+        return self._browser.sends(request)
 
     def before_sending(self, request: Request) -> Exit | None:
         """Return the proxy through which *request* will leave, None if there is none.
 
         Raises ExitError if its proxy is no proxy URL.
         """
+        if self.is_by_browser(request):
+            return self._browser.exit_of(request)
         keys = request.meta.keys() & _META_KEYS
         probe = Request(request.url, meta={key: request.meta[key] for key in keys})
         if authorization := request.headers.get(b"Proxy-Authorization"):
@@ -71,11 +78,18 @@ class ProxyFinder:
 
     def after_sending(self, request: Request) -> Exit | None:
         """Return the proxy through which *request* left, None if none; raises likewise."""
+        if self.is_by_browser(request):
+            return self._browser.exit_of(request)
         url = request.meta.get("proxy")
         if not url:
             return None
         authorization = request.headers.get(b"Proxy-Authorization")
         return Exit.parse(url, credentials=self._credentials(authorization))
+
+    def send_by(self, request: Request, exit: Exit) -> None:
+        """Have *request*, which has passed all middlewares, leave through *exit*."""
+        request.meta["proxy"] = exit.url
+        self._setter.process_request(request)
 
     def _credentials(self, authorization: bytes | None) -> tuple[str, str] | None:
         scheme, _, encoded = (authorization or b"").partition(b" ")
@@ -95,8 +109,10 @@ def leaves_by_scrapys_own(settings: BaseSettings, *schemes: str) -> bool:
     return any(_is_based_on({_DEFAULT}, handlers.get(scheme)) for scheme in schemes)
 
 
-def _is_without_proxies(handler: Any) -> bool:
-    return _is_based_on(_WITHOUT_PROXIES, handler)
+def _schemes_of(settings: BaseSettings, classes: Set[str]) -> frozenset[str]:
+    """Return the schemes whose download handler is based on one of *classes*."""
+    handlers = settings.getwithbase("DOWNLOAD_HANDLERS").items()
+    return frozenset(scheme for scheme, handler in handlers if _is_based_on(classes, handler))
 
 
 def _is_based_on(classes: Set[str], handler: Any) -> bool:

@@ -19,7 +19,7 @@ from scrapy.utils.request import fingerprint
 from scrapy_ezcaptcha.crawl.memo import location_of
 from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
 from scrapy_ezcaptcha.errors import ExitError, GivenUp, InvalidOptions, InvalidTask
-from scrapy_ezcaptcha.exit import NO_PROXY_SUPPORT, Exit, check_exit, exit_error
+from scrapy_ezcaptcha.exit import BROWSER, NO_PROXY_SUPPORT, Exit, check_exit, exit_error
 from scrapy_ezcaptcha.service.wire import check_page
 
 if TYPE_CHECKING:
@@ -186,8 +186,12 @@ class Targets:
         if not self._is_allowed(target.host):
             raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {target.host}")
         check_page(target.url, target.options.rq_data)
+        if self.proxies.is_by_browser(target.request) and (
+            target.own_exit is None or target.other_exit is not None
+        ):
+            raise exit_error(BROWSER)
         check_exit(target.exit, allow_private=self._config.service_on_loopback)
-        if not target.options.use_body and not self.proxies.can_use_proxies(target.request):
+        if not (target.options.use_body or self.proxies.can_send(target.request)):
             raise exit_error(NO_PROXY_SUPPORT)
 
     def _target(self, request: Request, options: Options, own: Exit | None) -> Target:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scrapy.http import Response
     from scrapy.statscollectors import StatsCollector
 
+    from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
     from scrapy_ezcaptcha.errors import EzCaptchaError
 
 UNSOLVED_FLAG = "ezcaptcha-unsolved"
@@ -28,6 +29,7 @@ class GivingUp:
     """Hands challenges on, and says why, once for each reason and zone."""
 
     crawler: Crawler
+    requests: WaitingRequests
     stats: StatsCollector
     log: logging.LoggerAdapter[Any]
 
@@ -38,6 +40,7 @@ class GivingUp:
         self, request: Request, response: Response, error: EzCaptchaError
     ) -> Response:
         """Return the challenge *response* as the spider gets it."""
+        self.requests.ended(request)
         self.stats.inc_value("ezcaptcha/requests/gave_up")
         response.flags.append(UNSOLVED_FLAG)
         request.meta[ERROR_META] = str(error)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.clearances.known import KnownClearances
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.crawl.exits import PoolExits
+    from scrapy_ezcaptcha.crawl.pins import Pins
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.solving.broker import Broker
@@ -71,6 +72,7 @@ class Replayer:
     sharing: Sharing
     pages: BoughtPages
     warnings: SiteWarnings
+    pins: Pins
     config: Config
     exits: PoolExits | None = None
 
@@ -84,7 +86,7 @@ class Replayer:
         *was_sent*: it has been challenged just now.
         """
         memo = self.memo_on(target.request)
-        memo = replace(memo, clearance=None, put_off=memo.put_off + was_sent)
+        memo = replace(memo, clearance=None, pin=None, put_off=memo.put_off + was_sent)
         again = replay_of(target.request, memo)
         self.broker.requests.send_back(again, target.place)
         return again
@@ -98,14 +100,15 @@ class Replayer:
         memo = self.memo_on(request)
         if memo.is_put_back:
             return None
-        return replay_of(request, replace(memo, clearance=None, is_put_back=True))
+        return replay_of(request, replace(memo, clearance=None, pin=None, is_put_back=True))
 
     def by_next_exit(self, request: Request, memo: Memo | None = None) -> Request | None:
         """Return *request* as it goes on by another exit of the pool; None if it did too often."""
         memo = memo or self.memo_on(request)
         if self.exits is None or memo.moved >= _MAX_MOVED:
             return None
-        return replay_of(request, replace(memo, clearance=None, seen=None, moved=memo.moved + 1))
+        memo = replace(memo, clearance=None, seen=None, pin=None, moved=memo.moved + 1)
+        return replay_of(request, memo)
 
     def after_failure(self, request: Request, outcome: Response | Exception) -> Request | None:
         """Return *request* as it goes on by another exit; None if its exit has not failed."""
@@ -134,7 +137,7 @@ class Replayer:
         if memo.run == self.run:
             return memo
         if memo.store is not None and memo.store == self._store_id:
-            return replace(memo, run=self.run, is_put_back=False, seen=None, page=None)
+            return replace(memo, run=self.run, is_put_back=False, seen=None, page=None, pin=None)
         return Memo(
             memo.zone,
             run=self.run,
@@ -156,6 +159,8 @@ class Replayer:
         memo = self.memo_on(request)
         if carried is None and self.known.has_run_out(memo.clearance):  # before it was sent
             memo = replace(memo, attempts=0)
+        elif carried is None and self.pins.left_by_another(target, memo):
+            memo = replace(memo, clearance=None, attempts=max(0, memo.attempts - 1))
         if carried is not None:
             await self.sharing.refresh(carried.place, is_urgent=True)
             fails = self.known.fails(target.location, carried)
@@ -167,7 +172,7 @@ class Replayer:
                 return page
             if seen is not None and not options.use_body and memo.resent < _MAX_RESENT:
                 memo = replace(memo, seen=seen, resent=memo.resent + 1)
-                return replay_of(request, memo, target.other_exit)
+                return self._again(target, memo, carried)
             if not fails and not options.use_body:  # it was bought for others, or has served
                 memo = replace(memo, attempts=0)
         if options.use_body:
@@ -178,7 +183,7 @@ class Replayer:
             if known is not None and known != carried and memo.resent < _MAX_RESENT:
                 is_new = known.id == memo.clearance and (not carried or carried.id != known.id)
                 memo = replace(memo, seen=None, resent=memo.resent + (not is_new))
-                return replay_of(request, memo, target.other_exit)
+                return self._again(target, memo, known)
             if memo.page and (page := self._paid_page(target, memo.page)):
                 return page
             try:
@@ -189,6 +194,11 @@ class Replayer:
             if isinstance(further, Response):
                 return further
             memo = further
+
+    def _again(self, target: Target, memo: Memo, clearance: Clearance) -> Request:
+        """Return the request of *target* as it is sent again, by the exit of *clearance*."""
+        memo = replace(memo, pin=self.pins.pin_for(target, clearance))
+        return replay_of(target.request, memo, target.other_exit)
 
     def _moved(self, target: Target, memo: Memo) -> Request:
         again = self.by_next_exit(target.request, memo)
@@ -231,8 +241,8 @@ class Replayer:
     def _remember(self, request: Request, memo: Memo) -> None:
         """Let copies of a request that is given up, such as RetryMiddleware's, keep *memo*."""
         ticket = Memo.on(request).ticket
-        kept = replace(memo, seen=None, page=None, given_up=request.url, ticket=ticket)
-        kept.put_on(request)
+        kept = replace(memo, seen=None, page=None, pin=None, given_up=request.url)
+        replace(kept, ticket=ticket).put_on(request)
 
     async def _by_body(self, target: Target, memo: Memo) -> Request | Response:
         """Have the very page of *target* solved, and answer with it."""

@@ -82,7 +82,7 @@ class Solver:
     log: logging.LoggerAdapter[Any]
     clock: Callable[[], float]
     on_limit: Callable[[], None] = lambda: None
-    on_useless: Callable[[Place, str | None], None] = lambda _place, _path: None
+    on_useless: Callable[[Place, str | None], None] | None = None
 
     def __post_init__(self) -> None:
         limit, pause = self.config.breaker_failures, self.config.breaker_seconds
@@ -183,7 +183,8 @@ class Solver:
 
     def useless(self, place: Place, why: str, path: str | None = None) -> None:
         """Count a clearance that was rejected at once at *place*, or at one *path* of it."""
-        self.on_useless(place, path)
+        if self.on_useless is not None:
+            self.on_useless(place, path)
         self.failed(place, why, path)
 
     def accepted(self, place: Place, path: str) -> None:

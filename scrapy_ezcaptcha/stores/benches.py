@@ -16,7 +16,7 @@ from scrapy_ezcaptcha.stores.lease import BENCHED
 from scrapy_ezcaptcha.stores.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from scrapy_ezcaptcha.clearances.clearance import Place
     from scrapy_ezcaptcha.exit import Exit
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class SharedBenches:
     """Tells other processes of benched exits, and learns of theirs."""
 
-    sharing: Sharing
+    get_sharing: Callable[[], Sharing]
 
     def bench(self, exit: Exit, seconds: float) -> None:
         """Have all processes not use *exit* for *seconds*; nobody waits for that."""
@@ -40,9 +40,10 @@ class SharedBenches:
 
     async def look(self, zone: str, exits: Sequence[Exit]) -> None:
         """Learn once what others know of *zone* by *exits*, and now and then which are benched."""
-        if not self.sharing.is_on or self.sharing.is_down:
+        sharing = self.get_sharing()
+        if not sharing.is_on or sharing.is_down:
             return
-        looks = self.sharing.looks
+        looks = sharing.looks
         benched: list[Place] = [(BENCHED, exit) for exit in exits]
         places = [*benched, *((zone, exit) for exit in exits)]
         unseen = [place for place in places if not looks.has_seen(place)]
@@ -54,8 +55,9 @@ class SharedBenches:
             await maybe_deferred_to_future(DeferredList(answers, consumeErrors=True))
 
     def _update(self, exit: Exit, update: Update) -> None:
-        if self.sharing.is_on:
-            told = self.sharing.updates.add([((BENCHED, exit), update)])
+        sharing = self.get_sharing()
+        if sharing.is_on:
+            told = sharing.updates.add([((BENCHED, exit), update)])
             told.addErrback(lambda failure: failure.trap(StoreError))
 
 

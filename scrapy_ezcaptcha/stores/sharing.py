@@ -68,7 +68,7 @@ class Sharing:
     log: logging.LoggerAdapter[Any]
     lease_seconds: float = 15.0
     on_useless: Callable[[Place, str], None] = lambda _place, _why: None
-    on_benched: Callable[[Place, float], None] = lambda _place, _seconds: None
+    on_benched: Callable[[Place, float], None] | None = None
 
     def __post_init__(self, store: Store | None) -> None:
         self._thread: StoreThread | None = None
@@ -241,7 +241,7 @@ class Sharing:
             self._foreign.learnt(clearance_id)
             self.stats.inc_value("ezcaptcha/clearances/shared")
         is_news = knew_place and not self.known.serves(place)  # else before, or of one path
-        if place[0] == BENCHED and state.until > now:
+        if self.on_benched is not None and place[0] == BENCHED and state.until > now:
             self.on_benched(place, state.until - now)
         for _ in useless if is_news else ():
             self.on_useless(place, "its clearance was rejected at once, in another process")

@@ -170,6 +170,11 @@ def test_the_site_renews_what_is_the_edges(set_cookie, cookies):
     assert renewed(set_cookie) == cookies
 
 
+def test_cookies_that_scrapy_playwright_joined_are_told_apart():
+    joined = "session=x; Path=/\ncf_clearance=new; Path=/; Domain=.shop.example\n__cf_bm=bm"
+    assert renewed(joined) == {"cf_clearance": "new", "__cf_bm": "bm"}
+
+
 def test_a_renewed_clearance_keeps_its_id():
     response = Response(URL, headers={"Set-Cookie": "cf_clearance=new"})
     one = clearance()

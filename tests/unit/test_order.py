@@ -53,3 +53,41 @@ def test_a_class_and_a_subclass_are_found_like_a_path():
     settings = Settings({"DOWNLOADER_MIDDLEWARES": {Derived: 900}})
     assert order_of(settings, EzCaptchaMiddleware) == 900
     assert "Derived" not in order_problems(settings, EzCaptchaMiddleware)[0]
+
+
+class RotatingProxyMiddleware:
+    pass
+
+
+class BanDetectionMiddleware:
+    pass
+
+
+class MyBanDetection(BanDetectionMiddleware):
+    pass
+
+
+class TestBanDetectors:
+    ROTATOR = f"{__name__}.RotatingProxyMiddleware"
+    DETECTOR = f"{__name__}.BanDetectionMiddleware"
+
+    def test_above_us_they_are_named_with_the_lines_that_put_them_right(self):
+        [said] = problems(**{PATH: 585, self.ROTATOR: 610, self.DETECTOR: 620})
+        assert "RotatingProxyMiddleware at 610 and BanDetectionMiddleware at 620" in said
+        assert said.endswith(f': "{self.ROTATOR}": 570, "{self.DETECTOR}": 575')
+
+    def test_the_lines_it_tells_are_right(self):
+        assert problems(**{PATH: 585, self.ROTATOR: 570, self.DETECTOR: 575}) == []
+
+    def test_one_of_them_is_enough_and_so_is_the_same_order(self):
+        [said] = problems(**{PATH: 585, self.ROTATOR: 570, self.DETECTOR: 585})
+        assert "and BanDetectionMiddleware at 585:" in said
+        assert f'"{self.ROTATOR}": 570' in said
+
+    def test_a_subclass_given_as_a_class_is_named_by_its_path(self):
+        settings = Settings({"DOWNLOADER_MIDDLEWARES": {PATH: 585, MyBanDetection: 620}})
+        [said] = order_problems(settings, EzCaptchaMiddleware)
+        assert said.endswith(f'"{__name__}.MyBanDetection": 570')
+
+    def test_what_is_turned_off_or_of_another_name_is_nobody_s_business(self):
+        assert problems(**{PATH: 585, self.DETECTOR: None, f"{__name__}.Derived": 620}) == []

@@ -57,7 +57,7 @@ def test_a_memo_of_another_zone_does_not_count():
 
 
 def test_what_comes_back_to_an_ending_crawl_is_not_put_back_again():
-    ending, resumed = (Replayer(None, None, None, None, None, Config()) for _ in range(2))
+    ending, resumed = (Replayer(None, None, None, None, None, None, Config()) for _ in range(2))
     put_back = ending.put_back(request())
     assert ending.put_back(put_back) is None
     assert resumed.put_back(put_back) is not None
@@ -65,7 +65,7 @@ def test_what_comes_back_to_an_ending_crawl_is_not_put_back_again():
 
 def test_what_was_tried_in_another_run_does_not_count():
     """Its clearances are gone with it."""
-    ending, resumed = (Replayer(None, None, None, None, None, Config()) for _ in range(2))
+    ending, resumed = (Replayer(None, None, None, None, None, None, Config()) for _ in range(2))
     tried = replay_of(request(), Memo("shop.example", 2, 2, "task7", ending.run))
     assert ending.memo_on(tried).attempts == 2
     assert ending.memo_on(ending.put_back(tried)) == Memo(
@@ -77,10 +77,12 @@ def test_what_was_tried_in_another_run_does_not_count():
 def test_what_was_tried_by_others_who_share_the_store_counts():
     """And what another run put back when it ended may be put back by this one too."""
     ours, theirs = (
-        Replayer(None, None, None, None, None, Config(store_url="redis://clearances.example"))
+        Replayer(None, None, None, None, None, None, Config(store_url="redis://clearances.example"))
         for _ in range(2)
     )
-    elsewhere = Replayer(None, None, None, None, None, Config(store_url="redis://other.example"))
+    elsewhere = Replayer(
+        None, None, None, None, None, None, Config(store_url="redis://other.example")
+    )
     tried = replay_of(request(), replace(theirs.memo_on(request()), attempts=2, solves=2))
     assert ours.memo_on(tried).attempts == 2
     assert elsewhere.memo_on(tried).attempts == 0

@@ -1,0 +1,139 @@
+"""By which exit does a request leave that is sent again, whatever proxy others choose for it?
+
+A middleware that rotates proxies gives a replay another proxy than the one for which its
+clearance was bought, and the clearance would not be sent. So the exit of the clearance is set
+once more when the request is sent, after all middlewares.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from scrapy_ezcaptcha.crawl.memo import Memo, has_memo, location_of, note_pin
+from scrapy_ezcaptcha.crawl.target import POOL_KEY
+from scrapy_ezcaptcha.errors import ExitError
+from scrapy_ezcaptcha.lru import Lru, Once
+
+if TYPE_CHECKING:
+    import logging
+
+    from scrapy import Request
+    from scrapy.http import Response
+    from scrapy.statscollectors import StatsCollector
+
+    from scrapy_ezcaptcha.clearances.clearance import Clearance
+    from scrapy_ezcaptcha.clearances.known import KnownClearances
+    from scrapy_ezcaptcha.clearances.record import Location
+    from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
+    from scrapy_ezcaptcha.crawl.target import Target
+    from scrapy_ezcaptcha.exit import Exit
+
+_MAX_IDS = 10_000
+
+
+class Pins:
+    """Sends each replay by the exit of its clearance.
+
+    A pin holds for one download, and for redirects that answer it. Who tries the request again
+    because the exit failed, or because the page is a ban, chooses the proxy.
+    """
+
+    def __init__(
+        self,
+        known: KnownClearances,
+        proxies: ProxyFinder,
+        stats: StatsCollector,
+        log: logging.LoggerAdapter[Any],
+    ) -> None:
+        self._known = known
+        self._proxies = proxies
+        self._stats = stats
+        self._log = log
+        self._exits: Lru[str, Exit] = Lru(_MAX_IDS)  # by the id of a clearance
+        self._sent: WeakKeyDictionary[Request, str] = WeakKeyDictionary()
+        self._said: Once[str] = Once(capacity=2)
+
+    def pin_for(self, target: Target, clearance: Clearance) -> str | None:
+        """Return what to remember on the replay of *target*, which *clearance* is for."""
+        if clearance.exit != target.exit:
+            return None
+        self._exits.put(clearance.id, clearance.exit)
+        return clearance.id
+
+    def before_middlewares(self, request: Request) -> None:
+        """Name the exit of a replay to the middlewares that come now."""
+        exit = self._exit_of(request)
+        if exit is None or self._proxy_before(request) == exit:
+            return
+        if POOL_KEY in request.meta:  # the pool has left that exit, which failed
+            note_pin(request, None)
+        else:
+            request.meta["proxy"] = exit.url
+
+    def exit_when_sent(self, request: Request) -> Exit | None:
+        """Return the exit by which *request* leaves, which has passed all middlewares.
+
+        A replay is made to leave by the exit of its clearance. None if there is no exit, or
+        none that can be read.
+        """
+        own = self._proxy_after(request)
+        exit = self._exit_of(request)
+        if exit is None:
+            return own
+        self._sent[request] = note_pin(request, None) or ""
+        if exit != own:
+            self._replace(request, exit)
+        return exit
+
+    def downloaded(self, request: Request, response: Response) -> None:
+        """Have the redirect that *response* may be leave by the same exit."""
+        pin = self._sent.pop(request, None)
+        if pin and 300 <= response.status < 400:
+            note_pin(request, pin)
+
+    def left_by_another(self, target: Target, memo: Memo) -> bool:
+        """Whether the last clearance of a challenged request is good, but for another exit."""
+        exit = self._exits.get(memo.clearance) if memo.clearance else None
+        if exit in {None, target.own_exit} or not self._has_clearance(target.location, exit):
+            return False
+        if self._said.is_first("left by another"):
+            self._log.warning(
+                "%s was sent again by another proxy than that of its clearance, and challenged;"
+                " such challenges count as no attempt. Another middleware chose that proxy, after"
+                " the first one had failed, or in the place of this one",
+                target.request,
+            )
+        return True
+
+    def _exit_of(self, request: Request) -> Exit | None:
+        memo = Memo.on(request) if has_memo(request) else None
+        if not self._proxies.can_use_proxies(request):
+            return None
+        exit = self._exits.get(memo.pin) if memo and memo.pin else None
+        return exit if self._has_clearance(location_of(request), exit) else None
+
+    def _replace(self, request: Request, exit: Exit) -> None:
+        self._proxies.send_by(request, exit)
+        self._stats.inc_value("ezcaptcha/requests/pinned")
+        if self._said.is_first("pinned"):
+            self._log.info(
+                "Another middleware chose a new proxy for %s, which is sent again with a clearance;"
+                " such requests leave by the proxy of their clearance",
+                request,
+            )
+
+    def _has_clearance(self, location: Location, exit: Exit | None) -> bool:
+        return exit is not None and self._known.find(location, exit) is not None
+
+    def _proxy_before(self, request: Request) -> Exit | None:
+        try:
+            return self._proxies.before_sending(request)
+        except ExitError:
+            return None
+
+    def _proxy_after(self, request: Request) -> Exit | None:
+        try:
+            return self._proxies.after_sending(request)
+        except ExitError:  # said when it meets a challenge
+            return None

@@ -1,0 +1,58 @@
+"""Which requests does a browser of scrapy-playwright send, and through which proxy?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from scrapy.utils.httpobj import urlparse_cached
+
+from scrapy_ezcaptcha.clearances.playwright import PLAYWRIGHT_META
+from scrapy_ezcaptcha.exit import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from scrapy import Request
+    from scrapy.settings import BaseSettings
+
+HANDLER = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
+
+
+class Browser:
+    """The browser, as the settings of scrapy-playwright describe it. It downloads *schemes*.
+
+    A browser takes no notice of ``meta["proxy"]``. It leaves by the proxy of the request's
+    context, or else by that with which it was launched.
+    """
+
+    def __init__(self, settings: BaseSettings, schemes: Collection[str]) -> None:
+        self._schemes = schemes
+        is_remote = settings.get("PLAYWRIGHT_CDP_URL") or settings.get("PLAYWRIGHT_CONNECT_URL")
+        options = {} if is_remote else settings.getdict("PLAYWRIGHT_LAUNCH_OPTIONS")
+        self._proxy = options.get("proxy")
+        self._contexts = settings.getdict("PLAYWRIGHT_CONTEXTS")
+
+    def sends(self, request: Request) -> bool:
+        """Whether *request* is sent by a browser."""
+        return bool(
+            request.meta.get(PLAYWRIGHT_META) and urlparse_cached(request).scheme in self._schemes
+        )
+
+    def exit_of(self, request: Request) -> Exit | None:
+        """Return the proxy by which the browser sends *request*, None if none is known.
+
+        Raises ExitError if it is no proxy URL.
+        """
+        name = request.meta.get("playwright_context") or "default"
+        options: Any = self._contexts.get(name)
+        if options is None:  # it is created with what the request says
+            options = request.meta.get("playwright_context_kwargs")
+        proxy = (options or {}).get("proxy") or self._proxy
+        if not proxy:
+            return None
+        if not isinstance(proxy, Mapping):  # Playwright takes no other, and says so
+            return Exit.parse(proxy)
+        user = proxy.get("username")
+        credentials = (user, proxy.get("password") or "") if user else None
+        return Exit.parse(proxy.get("server"), credentials=credentials)
