@@ -78,9 +78,10 @@ def test_the_browser_may_keep_its_own_headers(browse, sandbox):
 
 
 def test_cookies_that_the_site_renews_stay(browse):
+    """One page at a time: the site refuses the old cookie at once, also to what is under way."""
     sites = [Site("shop.example", Protection(renew_every=3))]
     with Sandbox(sites, latency=0.1) as sandbox:
-        result = browse(sandbox)
+        result = browse(sandbox, settings={"CONCURRENT_REQUESTS": 1})
         assert [page["status"] for page in result.pages] == [200] * 31
         assert len(sandbox.service.tasks) == 1
 
