@@ -60,6 +60,9 @@ class EzCaptchaMiddleware:
     ``response.flags`` and the reason in ``response.meta["ezcaptcha_error"]``.
     """
 
+    _broker: Broker
+    _sharing: Sharing
+
     def __init__(self, crawler: Crawler, config: Config, store: Store | None = None) -> None:
         from twisted.internet import reactor as installed  # noqa: PLC0415  (importing it installs it)
 
@@ -82,10 +85,10 @@ class EzCaptchaMiddleware:
         service = self._account if config.log_balance else self._client
         clock, reached = reactor.seconds, self._closing.reached
         self._known = known = KnownClearances(keeps_changes=store is not None)
-        later = (lambda: self._sharing, lambda exit: self._broker.leave(exit))
+        later = (lambda: self._sharing, lambda exit: self._broker.leave(exit))  # noqa: PLW0108
         pool = (config, self._targets, known, *later)
         self._exits = exits = PoolExits.of(*pool, stats=self._stats, log=log, clock=clock)
-        on_useless = exits and exits.useless
+        on_useless = exits.useless if exits else None
         self._solver = Solver(service, config, self._stats, log, clock, reached, on_useless)
         self._sharing = sharing = Sharing(
             known,
@@ -95,7 +98,7 @@ class EzCaptchaMiddleware:
             log=log,
             lease_seconds=config.store_lease,
             on_useless=self._solver.useless,
-            on_benched=exits and exits.benched_elsewhere,
+            on_benched=exits.benched_elsewhere if exits else None,
         )
         self._journal = Journal.of(crawler, log)
         put_off = PutOffRequests(self._engine, self._stats, log)
@@ -212,7 +215,9 @@ class EzCaptchaMiddleware:
             again = self._replayer.by_next_exit(request)
             return again or await self._giving_up.hand_on(request, response, error)
         except CrawlEnding as error:
-            return self._replayer.put_back(request) or await self._giving_up.hand_on(request, response, error)
+            return self._replayer.put_back(request) or await self._giving_up.hand_on(
+                request, response, error
+            )
         except EzCaptchaError as error:
             return await self._giving_up.hand_on(request, response, error)
         await send(self._crawler, challenge_solved, request=request, response=response)

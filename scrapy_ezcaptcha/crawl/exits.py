@@ -66,7 +66,7 @@ class PoolExits:
     max_useless: int
 
     @classmethod
-    def of(  # noqa: PLR0917  (the parts of a crawl)
+    def of(
         cls,
         config: Config,
         targets: Targets,

@@ -157,11 +157,9 @@ class Replayer:
         """
         request, options, place = target.request, target.options, target.place
         memo = self.memo_on(request)
-        if carried is None and self.known.has_run_out(memo.clearance):  # before it was sent
-            memo = replace(memo, attempts=0)
-        elif carried is None and self.pins.left_by_another(target, memo):
-            memo = replace(memo, clearance=None, attempts=max(0, memo.attempts - 1))
-        if carried is not None:
+        if carried is None:
+            memo = self._without(target, memo)
+        else:
             await self.sharing.refresh(carried.place, is_urgent=True)
             fails = self.known.fails(target.location, carried)
             seen = self.broker.challenged(target.location, carried, number, memo.seen)
@@ -194,6 +192,14 @@ class Replayer:
             if isinstance(further, Response):
                 return further
             memo = further
+
+    def _without(self, target: Target, memo: Memo) -> Memo:
+        """Return the memo of a request that was challenged without a clearance."""
+        if self.known.has_run_out(memo.clearance):  # before it was sent
+            return replace(memo, attempts=0)
+        if self.pins.left_by_another(target, memo):
+            return replace(memo, clearance=None, attempts=max(0, memo.attempts - 1))
+        return memo
 
     def _again(self, target: Target, memo: Memo, clearance: Clearance) -> Request:
         """Return the request of *target* as it is sent again, by the exit of *clearance*."""

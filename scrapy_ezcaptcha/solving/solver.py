@@ -183,7 +183,7 @@ class Solver:
 
     def useless(self, place: Place, why: str, path: str | None = None) -> None:
         """Count a clearance that was rejected at once at *place*, or at one *path* of it."""
-        if self.on_useless is not None:
+        if self.on_useless:
             self.on_useless(place, path)
         self.failed(place, why, path)
 
