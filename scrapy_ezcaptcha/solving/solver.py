@@ -72,8 +72,8 @@ class Service(Protocol):
 class Solver:
     """Has challenges solved by a service, and knows when not to.
 
-    ``clock`` returns the seconds of a clock that never goes back. ``on_limit`` is called once
-    when nothing more is solved in this crawl, ``on_useless`` with the place of a useless clearance.
+    ``clock`` never goes back. ``on_limit`` is called once when nothing more is solved in this
+    crawl, ``on_useless`` with the place of a useless clearance.
     """
 
     service: Service
@@ -174,11 +174,8 @@ class Solver:
             self.log.warning(
                 "Giving up %s through %s for %g s: %d solves in a row were of no use, the last"
                 " because %s",
-                path or place[0],
-                place[1].label,
-                self.config.breaker_seconds,
-                self.config.breaker_failures,
-                why,
+                *(path or place[0], place[1].label, self.config.breaker_seconds),
+                *(self.config.breaker_failures, why),
             )
 
     def useless(self, place: Place, why: str, path: str | None = None) -> None:
