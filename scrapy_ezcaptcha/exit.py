@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from scrapy_ezcaptcha.errors import ExitError
+
+# Bytes of a user name's digest in a label: of 200 sessions of one gateway, any two have the same
+# label with a chance of 0.1%.
+_DIGEST_SIZE = 3
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080}
 
@@ -30,9 +35,9 @@ _MESSAGES = {
     NO_PROXY: "the request leaves by no proxy, and the service solves only through one;"
     ' set meta["proxy"], EZCAPTCHA_PROXY or an environment proxy'
     " (http://user:password@host:port)",
-    NO_CREDENTIALS: "the proxy {address} has no user name and password, which the service"
+    NO_CREDENTIALS: "the proxy {label} has no user name and password, which the service"
     " requires; write it as http://user:password@host:port",
-    PRIVATE_HOST: "the proxy {address} is on a private or loopback address that the service"
+    PRIVATE_HOST: "the proxy {label} is on a private or loopback address that the service"
     " cannot reach; use one with a public address",
     UNREADABLE: "the proxy is not a URL of the form scheme://user:password@host:port"
     " with scheme http, https or socks5",
@@ -82,8 +87,21 @@ class Exit:
         return f"{self.scheme}://{user_info}{self._host_and_port}"
 
     @property
+    def label(self) -> str:
+        """What the proxy is called in logs, errors and lists: ``gate.example:8000#3f2a1c``.
+
+        Behind ``#`` is the beginning of a digest of the user name, if there is one, so that
+        sessions of one gateway are told apart. It is the same in all processes and runs. Proxies
+        that differ by password alone have the same label.
+        """
+        if not self.username:
+            return self._host_and_port
+        digest = blake2b(self.username.encode(errors="replace"), digest_size=_DIGEST_SIZE)
+        return f"{self._host_and_port}#{digest.hexdigest()}"
+
+    @property
     def address(self) -> str:
-        """The proxy without its credentials, for logs."""
+        """The proxy's URL without credentials."""
         return f"{self.scheme}://{self._host_and_port}"
 
     @property
@@ -98,7 +116,7 @@ class Exit:
         return (self.url, f"{self.username}:{self.password}", self.password)
 
     def __str__(self) -> str:
-        return self.address
+        return self.label
 
 
 def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:
@@ -133,7 +151,7 @@ def is_private(host: str) -> bool:
 
 def exit_error(cause: str, exit: Exit | None = None) -> ExitError:
     """Return the error for *cause*, in words."""
-    return ExitError(cause, _MESSAGES[cause].format(address=exit.address if exit else ""))
+    return ExitError(cause, _MESSAGES[cause].format(label=exit.label if exit else ""))
 
 
 def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -77,6 +77,7 @@ class Record:
     was bought, because the zone had a good clearance already.
     ``renewed`` is the number of the last renewal in this process.
     ``refused_at`` is how many requests had been sent when this process noted a refusal.
+    ``label`` is that of the exit, if the clearance has it without credentials.
     ``doubts`` holds what was known at the first challenge since the last page, and how many
     later requests were challenged: of paths that had accepted it, and of hosts that had not.
     """
@@ -91,6 +92,7 @@ class Record:
     last_sent: int = 0
     renewed: int = 0
     refused_at: dict[str, int] = field(default_factory=dict)
+    label: str | None = None
     doubts: dict[bool, Seen] = field(default_factory=dict)
 
     @property

@@ -29,8 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--zone", help="only those of this site")
     parser.add_argument(
         "--exit",
-        metavar="URL",
-        help="only those by this proxy; with user name and password, by that very one",
+        metavar="URL|LABEL",
+        help="only those by this proxy; with user name and password, or as it is listed here, by"
+        " that very one",
     )
     parser.add_argument(
         "--drop", action="store_true", help="drop them for every crawl that uses the store"
@@ -44,7 +45,7 @@ def run(settings: BaseSettings, options: Namespace) -> int:
         raise UsageError("--drop needs --zone or --exit", print_help=False)
     config = Config.from_settings(settings)
     try:
-        exit = Exit.parse(options.exit) if options.exit else None
+        exit = _exit(options.exit) if options.exit else None
         is_there = config.store_file is None or config.store_file.exists()
         store = open_store(config) if is_there else None
         if store is None:
@@ -65,16 +66,32 @@ def run(settings: BaseSettings, options: Namespace) -> int:
     return 0
 
 
-def _chosen(store: Store, zone: str | None, exit: Exit | None) -> Iterator[tuple[str, Record]]:
+def _exit(text: str) -> Exit | str:
+    """Return the proxy that is wanted, or the label that it has in the list."""
+    return text if "#" in text else Exit.parse(text)
+
+
+def _chosen(
+    store: Store, zone: str | None, exit: Exit | str | None
+) -> Iterator[tuple[str, Record]]:
     for name, record in list(store.everything()):
         clearance = record.clearance
         if zone is not None and clearance.zone != zone_of(zone):
             continue
-        if exit is not None and clearance.exit.address != exit.address:
-            continue
-        if exit is not None and exit.password and name != store.name_of((clearance.zone, exit)):
-            continue
-        yield name, record
+        if isinstance(exit, str):
+            is_by_exit = _label(record) == exit
+        elif exit is None:
+            is_by_exit = True
+        elif exit.password:
+            is_by_exit = name == store.name_of((clearance.zone, exit))
+        else:
+            is_by_exit = clearance.exit.address == exit.address
+        if is_by_exit:
+            yield name, record
+
+
+def _label(record: Record) -> str:
+    return record.label or record.clearance.exit.label
 
 
 def _in_words(record: Record) -> str:
@@ -82,6 +99,6 @@ def _in_words(record: Record) -> str:
     minutes = max(0.0, time.time() - clearance.created) / 60
     refused = f", refused by {', '.join(sorted(record.refused))}" if record.refused else ""
     return (
-        f"{clearance.zone} by {clearance.exit.address}: {minutes:.0f} min old,"
+        f"{clearance.zone} by {_label(record)}: {minutes:.0f} min old,"
         f" accepted by {', '.join(sorted(record.accepted)) or 'nobody yet'}{refused}"
     )

@@ -213,7 +213,7 @@ def _proxy(settings: BaseSettings, config: Config) -> Iterator[Finding]:
         except ExitError as error:
             yield Finding(FAIL, "proxy", f"{name}: {error}")
         else:
-            yield Finding(PASS, "proxy", f"{name}: {exit.address}, with user name and password")
+            yield Finding(PASS, "proxy", f"{name}: {exit.label}, with user name and password")
     if not found:
         yield Finding(
             NOTE,

@@ -121,7 +121,7 @@ class Broker:
         if reason is None or reason[0] in {"host", "path"}:  # no news, or good for others
             return None
         self.stats.inc_value("ezcaptcha/clearances/rejected")
-        self.log.info("%s through %s: %s", clearance.zone, clearance.exit.address, reason[1])
+        self.log.info("%s through %s: %s", clearance.zone, clearance.exit.label, reason[1])
         self.warnings.costly(clearance.zone, *self.known.low_yield(clearance.place))
         self.sharing.write_soon()
         if reason is USELESS:

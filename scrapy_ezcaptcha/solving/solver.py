@@ -174,7 +174,7 @@ class Solver:
                 "Giving up %s through %s for %g s: %d solves in a row were of no use, the last"
                 " because %s",
                 path or place[0],
-                place[1].address,
+                place[1].label,
                 self.config.breaker_seconds,
                 self.config.breaker_failures,
                 why,
@@ -317,7 +317,7 @@ def _where(target: Target) -> str:
     """Return for what a task is bought, in words and without secrets."""
     zone, exit = target.place
     host = "" if target.host == zone else f" ({target.host})"
-    return f"{zone}{host} through {exit.address}"
+    return f"{zone}{host} through {exit.label}"
 
 
 def _may_be_paid_for(error: BaseException | None) -> bool:

@@ -60,5 +60,5 @@ class ForeignClearances:
                 " this process no longer shares them. Does each process get another address"
                 " from the proxy?",
                 place[0],
-                place[1].address,
+                place[1].label,
             )

@@ -32,6 +32,7 @@ def fields_of(record: Record) -> dict[str, str]:
     whole = {
         "zone": clearance.zone,
         "exit": clearance.exit.address,
+        "label": clearance.exit.label,
         "origin": clearance.origin,
         "created": clearance.created,
         "header": dict(clearance.headers),
@@ -59,7 +60,7 @@ def records_in(
 
     Other programs may write into the store too: what is not a usable clearance of *place* is
     left out, and what another process has put back unaware that it was *rejected*. Without
-    *place* the exits have no credentials.
+    *place* the exits have no credentials, and the records have their labels.
     """
     records: dict[str, Record] = {}
     about: list[tuple[list[str], str]] = []
@@ -107,8 +108,11 @@ def _record(clearance_id: str, text: str, place: Place | None) -> Record | None:
             return None
         origin, created = str(whole["origin"]), float(whole["created"])
         clearance = Clearance.from_solution(solution, (zone, exit), origin, clearance_id, created)
-        names = [whole.get(name) for name in ("path", "only")]
-        path, only = (name if isinstance(name, str) else None for name in names)
-        return Record(clearance, path=path, only=only)
+        names = [whole.get(name) for name in ("path", "only", "label")]
+        path, only, label = (name if isinstance(name, str) else None for name in names)
+        record = Record(clearance, path=path, only=only)
+        if place is None and label and label.startswith(f"{exit}#") and label.isprintable():
+            record.label = label
+        return record
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, ExitError):
         return None

@@ -86,7 +86,7 @@ class TestDoctor:
             pytest.param(
                 {"http_proxy": "http://proxy.example:8080"},
                 {},
-                "http_proxy: the proxy http://proxy.example:8080 has no user name",
+                "http_proxy: the proxy proxy.example:8080 has no user name",
                 id="proxy-without-credentials",
             ),
             pytest.param(
@@ -98,7 +98,7 @@ class TestDoctor:
             pytest.param(
                 {},
                 {"EZCAPTCHA_API_URL": "https://localhost.invalid"},
-                "http_proxy: the proxy http://127.0.0.1",
+                "http_proxy: the proxy 127.0.0.1",
                 id="private-proxy",
             ),
             pytest.param(
@@ -345,9 +345,9 @@ class TestClearances:
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == 4
         assert (
-            "old.example by http://proxy.example:8000: 5 min old, accepted by www.old.example"
-            in done.stdout
+            f"old.example by {label('user')}: 5 min old, accepted by www.old.example" in done.stdout
         )
+        assert f"shop.example by {label('other')}: 5 min old" in done.stdout
         assert "4 clearances in" in done.stderr
         for secret in ("c0okie", "s3cret", "user", sandbox.key):
             assert secret not in done.stdout + done.stderr
@@ -359,6 +359,8 @@ class TestClearances:
             (["--exit", "http://proxy.example:8000"], 0),
             (["--exit", "http://user:s3cret@proxy.example:8000"], 1),
             (["--exit", "http://proxy.example:9000"], 4),
+            (["--exit", Exit("http", "proxy.example", 8000, "other").label], 3),
+            (["--exit", "proxy.example:8000#000000"], 4),
             (["--zone", "shop.example", "--exit", "http://other:s3cret@proxy.example:8000"], 3),
         ],
     )
@@ -385,7 +387,7 @@ class TestClearances:
             "shop.example",
             EZCAPTCHA_STORE=redis_server.url,
         )
-        assert "shop.example by http://proxy.example:8000" in done.stdout
+        assert f"shop.example by {label('user')}: 5 min" in done.stdout
         assert "1 clearances dropped" in done.stderr
         assert list(store.everything()) == []
         redis_server.stop()
@@ -399,6 +401,10 @@ class TestClearances:
         done = run(sandbox, "clearances", EZCAPTCHA_STORE=str(tmp_path / "new.sqlite"))
         assert "No clearances are kept" in done.stderr
         assert not (tmp_path / "new.sqlite").exists()
+
+
+def label(user):
+    return Exit("http", "proxy.example", 8000, user).label
 
 
 def record(zone, proxy):

@@ -39,17 +39,17 @@ def test_for_each_task_zone_exit_reason_seconds_and_outcome(crawl):
     created = {task: rest for task, *rest in CREATED.findall(result.log)}
     ready = dict(READY.findall(result.log))
     assert created.keys() == ready.keys() == bought
-    address = Exit.parse(sandbox.proxy_url()).address
+    label = Exit.parse(sandbox.proxy_url()).label
     first = "first challenge of the zone through this proxy"
     rejected = "the last clearance was rejected after serving 3 pages"
     assert sorted(map(tuple, created.values())) == [
-        ("blog.example", "www.blog.example", address, first),
-        ("news.example", "", address, first),
-        ("news.example", "", address, rejected),
-        ("shop.example", "", address, first),
+        ("blog.example", "www.blog.example", label, first),
+        ("news.example", "", label, first),
+        ("news.example", "", label, rejected),
+        ("shop.example", "", label, first),
     ]
     assert all(0.3 <= float(seconds) < 10 for seconds in ready.values())
-    assert f"INFO: news.example through {address}: {rejected}" in result.log
+    assert f"INFO: news.example through {label}: {rejected}" in result.log
     assert result.stat("tasks/reason/first_challenge") == 3
     assert result.stat("tasks/reason/rejected") == 1
 

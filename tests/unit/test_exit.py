@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from scrapy.settings import Settings
 
 from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
 from scrapy_ezcaptcha.errors import ExitError
-from scrapy_ezcaptcha.exit import Exit, check_exit, is_loopback, is_private
+from scrapy_ezcaptcha.exit import Exit, check_exit, exit_error, is_loopback, is_private
 
 FULL = "http://user:pa%40ss@proxy.example:8080"
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
@@ -71,9 +73,33 @@ def test_neither_repr_nor_str_shows_credentials():
     exit = Exit.parse(FULL)
     assert "pa@ss" not in repr(exit)
     assert "user" not in f"{exit!r}{exit}".replace("username", "")
-    assert str(exit) == "http://proxy.example:8080"
+    assert str(exit) == exit.label
     assert "pa@ss" in exit.secrets
     assert Exit.parse("http://proxy.example:1").secrets == ()
+
+
+def test_a_label_is_short_and_the_same_in_every_process():
+    assert Exit.parse(FULL).label == "proxy.example:8080#258206"
+    assert Exit.parse("http://user:another@proxy.example:8080").label == Exit.parse(FULL).label
+    assert Exit.parse("socks5://[2001:db8::1]").label == "[2001:db8::1]:1080"
+    assert (
+        exit_error("private", Exit.parse(FULL)).args[0].startswith("the proxy proxy.example:8080#")
+    )
+
+
+def test_labels_tell_the_sessions_of_one_gateway_apart():
+    labels = {
+        Exit.parse(f"http://user-session-{number}:secret@gate.example:8000").label
+        for number in range(1, 101)
+    }
+    assert len(labels) == 100
+
+
+@given(names, names)
+def test_a_label_shows_neither_user_name_nor_password(username, password):
+    label = Exit("http", "proxy.example", 8080, username, password).label
+    assert re.fullmatch(r"proxy\.example:8080#[0-9a-f]{6}", label)
+    assert Exit("http", "proxy.example", 8080, username, password + "x").label == label
 
 
 def test_meta_proxy_is_put_together_with_the_header_that_scrapy_made():

@@ -381,6 +381,15 @@ class TestRecords:
         assert b"Content-Length" not in lines
         assert b"Authorization" not in lines
 
+    @pytest.mark.parametrize("label", [f"{EXIT.label}\n", "other.example:1#3f2a1c", 7, None])
+    def test_a_label_that_is_not_of_the_exit_is_not_shown(self, label):
+        ((name, text),) = fields_of(Record(clearance())).items()
+        (record,) = records_in({name: text}, ())
+        assert record.label == EXIT.label
+        changed = json.dumps({**json.loads(text), "label": label})
+        (record,) = records_in({name: changed}, ())
+        assert record.label is None
+
     def test_neither_key_nor_password_is_written(self):
         written = NAME + json.dumps(fields_of(Record(clearance())))
         for secret in ("s3cret", "user:", "key"):
