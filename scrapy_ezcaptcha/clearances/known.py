@@ -15,7 +15,7 @@ from scrapy_ezcaptcha.clearances.record import Record, Seen, Verdict, best_for, 
 from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
     from scrapy_ezcaptcha.clearances.record import Location
@@ -59,6 +59,7 @@ class KnownClearances:
         self.number = 0  # of the last request with a clearance, or of the last renewal
         self._keeps_changes = keeps_changes
         self._changes: dict[tuple[Place, str], Record | bool] = {}
+        self.on_rejected: Callable[[str], None] = lambda _: None  # called with the clearance's id
 
     def __len__(self) -> int:
         return len(self._places)
@@ -95,10 +96,8 @@ class KnownClearances:
 
     def suspects(self, place: Place) -> int:
         """Return how many clearances of *place* some host refuses and none has accepted."""
-        return sum(
-            bool(one.refused and not one.accepted and one.only is None)
-            for one in self.records(place)
-        )
+        records = self.records(place)
+        return sum(bool(r.refused and not r.accepted and r.only is None) for r in records)
 
     def add(self, clearance: Clearance, path: str | None = None, only: str | None = None) -> None:
         """Keep a new clearance, bought for *path*; *only* for a host or path if not for all."""
@@ -306,6 +305,7 @@ class KnownClearances:
         self, place: Place, clearance_id: str, end: Reason, *, unused: bool, is_news: bool = True
     ) -> None:
         self._rejected.put(clearance_id, unused)
+        self.on_rejected(clearance_id)
         if is_news and self._keeps_changes:
             self._changes[place, clearance_id] = unused
         records = self._places.get(place) or []
