@@ -110,6 +110,7 @@ class Task:
     solved: bool = False
     solution: dict[str, Any] | None = None
     created_at: float = field(default_factory=time.monotonic)
+    solved_at: float | None = None  # when its solution was fetched first
 
 
 class Service:
@@ -229,6 +230,7 @@ class Service:
         if now < task.ready_at:
             return _json({"errorId": 0, "errorCode": None, "status": "processing"})
         task.solved = True
+        task.solved_at = task.solved_at or now
         task.solution = task.solution or self._solve(task)
         return _json({"errorId": 0, "status": "ready", "solution": task.solution})
 
