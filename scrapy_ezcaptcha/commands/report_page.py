@@ -57,10 +57,12 @@ p { margin: .25rem 0; overflow-wrap: anywhere; }
 .tiles div { padding: .6rem .8rem; }
 .tiles dt { color: #57606a; font-size: .85rem; }
 .tiles dd { margin: 0; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
-.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+.plots { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; padding: .5rem; }
 figure img { display: block; width: 100%; height: auto; }
-figcaption { color: #57606a; font-size: .875rem; padding: 0 .25rem .25rem; overflow-wrap: anywhere; }
+figcaption { color: #57606a; font-size: .875rem; padding: 0 .25rem .25rem;
+  overflow-wrap: anywhere; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap;
@@ -75,8 +77,9 @@ footer { color: #57606a; font-size: .85rem; margin-top: 2rem; }
   table, tbody, tr { display: block; }
   table { background: none; border: 0; }
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  tbody tr { display: grid; grid-template-columns: 1fr 1fr; column-gap: 1.25rem; padding: .5rem .8rem;
-    margin-bottom: .6rem; background: #fff; border: 1px solid #dfe2e6; border-radius: .5rem; }
+  tbody tr { display: grid; grid-template-columns: 1fr 1fr; column-gap: 1.25rem;
+    padding: .5rem .8rem; margin-bottom: .6rem; background: #fff; border: 1px solid #dfe2e6;
+    border-radius: .5rem; }
   tbody th { grid-column: 1 / -1; padding: 0 0 .25rem; border: 0; }
   td { display: flex; justify-content: space-between; padding: .15rem 0; border: 0; }
   td::before { content: attr(data-label); color: #57606a; }
@@ -131,4 +134,5 @@ def _table(heading: str, rows: list[tuple[str, ...]]) -> str:
         + "</tr>"
         for row in rows
     )
-    return f"<h2>By {first}</h2>\n<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    head = f"<thead><tr>{heads}</tr></thead>"
+    return f"<h2>By {first}</h2>\n<table>{head}\n<tbody>\n{body}\n</tbody></table>"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # As wide as a phone shows it, so that the text has its size there, and is larger elsewhere.
 _INCHES = (4.2, 2.9)
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#8a8f98",
     "axes.grid": True,
@@ -150,8 +150,9 @@ def _pages(axes: Axes, tasks: list[Entry]) -> None:
     classes = Counter(task.pages.bit_length() for task in tasks)
     shown = range(max(classes) + 1)
     names = [_class_name(number) for number in shown]
-    axes.bar(names, [classes[number] for number in shown], color=_BLUE)
-    axes.tick_params("x", rotation=45 if len(names) > 6 else 0)
+    axes.bar(shown, [classes[number] for number in shown], color=_BLUE)
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(names) > 6 else {}
+    axes.set_xticks(shown, names, **slanted)
     axes.set_xlabel("pages")
     axes.set_ylabel("tasks")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))

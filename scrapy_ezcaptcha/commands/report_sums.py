@@ -121,13 +121,14 @@ def summary(contents: Contents, price: float | None) -> list[str]:
     count = len(sums.tasks)
     first, last = (moment(task.time) for task in (sums.tasks[0], sums.tasks[-1]))
     at_least = "" if sums.is_cost_complete else "at least "
-    cost = NONE if sums.points is None else at_least + points_in_words(sums.points)
-    lines = [
+    is_known = sums.points is not None
+    cost = at_least + points_in_words(sums.points or 0.0) if is_known else "cost not known"
+    total = (
         f"{count:,} task{'' if count == 1 else 's'} from {first:%Y-%m-%d %H:%M} to"
         f" {last:%Y-%m-%d %H:%M} UTC: {sums.solved:,} solved, {sums.pages:,} pages,"
-        f" {sum(sums.seconds):,.1f} s of solving, cost {'not known' if cost == NONE else cost}",
-        f"Reasons: {_counted(task.reason for task in sums.tasks)}",
-    ]
+        f" {sum(sums.seconds):,.1f} s of solving, {cost}"
+    )
+    lines = [total, f"Reasons: {_counted(task.reason for task in sums.tasks)}"]
     failed = [task.outcome or "" for task in sums.tasks if task.outcome != READY]
     if failed:
         lines.append(f"Not solved: {_counted(failed)}")
