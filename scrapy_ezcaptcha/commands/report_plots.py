@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from io import BytesIO
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
+from warnings import catch_warnings, filterwarnings
 
 from matplotlib import rc_context
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -38,10 +39,12 @@ _STYLE: Any = {
     "font.size": 9.5,
     "grid.color": "#e3e5e8",
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,
 }
 _BLUE, _RED = "#2563a8", "#c0392b"
 _MAX_POINTS = 2000  # more are drawn as one picture
 _MAX_ZONES = 12
+_MIN_ROWS = 5  # a few bars are not thicker than that many
 _MAX_LABEL = 22
 
 
@@ -79,11 +82,15 @@ def _plot(title: str, words: str, draw: Callable[[Axes], None]) -> Plot:
         axes.set_title(title, loc="left", fontweight="bold")
         draw(axes)
         buffer = BytesIO()
-        figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None})
+        with catch_warnings():
+            # A browser may have glyphs that are missing here. Few labels of dates are no harm.
+            filterwarnings("ignore", "Glyph|AutoDateLocator", UserWarning)
+            figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None})
     return Plot(title, words, f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}")
 
 
 def _seconds(axes: Axes, tasks: list[Entry]) -> None:
+    is_dense = len(tasks) > _MAX_POINTS
     for label, is_ready, color, marker in (
         ("solved", True, _BLUE, "o"),
         ("not solved", False, _RED, "x"),
@@ -98,16 +105,19 @@ def _seconds(axes: Axes, tasks: list[Entry]) -> None:
             axes.scatter(
                 times,
                 [task.seconds or 0.0 for task in shown],
-                s=14,
+                s=4 if is_dense else 14,
                 c=color,
                 marker=marker,
-                alpha=0.7,
+                alpha=0.3 if is_dense else 0.7,
                 label=f"{label} ({len(shown):,})",
-                rasterized=len(shown) > _MAX_POINTS,
+                rasterized=is_dense,
             )
     if not axes.collections:
         _say(axes, "no task has ended yet")
         return
+    ended = [task.time for task in tasks if task.seconds is not None]
+    margin = max(60.0, 0.04 * (ended[-1] - ended[0]))  # of a minute at least
+    axes.set_xlim(date2num(moment(ended[0] - margin)), date2num(moment(ended[-1] + margin)))
     locator = AutoDateLocator(maxticks=5)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
@@ -132,8 +142,8 @@ def _lifetimes(axes: Axes, sums: Sums) -> None:
         for unit, size in (("hours", 3600), ("minutes", 60), ("seconds", 1))
         if max(lifetimes) >= 2 * size or size == 1
     )
-    axes.hist([seconds / size for seconds in lifetimes], bins=20, color=_BLUE)
-    axes.set_xlim(left=0)
+    longest = max(lifetimes) / size or 1.0
+    axes.hist([seconds / size for seconds in lifetimes], bins=20, range=(0, longest), color=_BLUE)
     axes.set_xlabel(unit)
     axes.set_ylabel("clearances")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -148,11 +158,11 @@ def _lifetimes_in_words(sums: Sums) -> str:
 def _pages(axes: Axes, tasks: list[Entry]) -> None:
     """Draw how many tasks brought 0, 1, 2 to 3, 4 to 7, ... pages."""
     classes = Counter(task.pages.bit_length() for task in tasks)
-    shown = range(max(classes) + 1)
+    shown = range(min(classes), max(classes) + 1)
     names = [_class_name(number) for number in shown]
     axes.bar(shown, [classes[number] for number in shown], color=_BLUE)
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(names) > 6 else {}
-    axes.set_xticks(shown, names, **slanted)
+    slanted: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(shown, names, **(slanted if len(names) > 6 else {}))
     axes.set_xlabel("pages")
     axes.set_ylabel("tasks")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -180,6 +190,7 @@ def _cost(tasks: list[Entry], price: float | None) -> tuple[str, str, Callable[[
 
     def draw(axes: Axes) -> None:
         axes.barh(range(len(shown)), [costs[zone] for zone in shown], color=_BLUE)
+        axes.set_ylim(min(0, len(shown) - _MIN_ROWS) - 0.6, len(shown) - 0.4)
         axes.set_yticks(range(len(shown)), [_cut(zone) for zone in shown])
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")

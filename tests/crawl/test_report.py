@@ -169,7 +169,7 @@ class TestPage:
         def page(*entries):
             path = tmp_path / "page.html"
             done = run(write(*entries), "--html", path)
-            assert done.returncode == 0, done.stderr
+            assert (done.returncode, done.stderr) == (0, f"Written: {path}\n")
             return path.read_text()
 
         return page
@@ -210,6 +210,7 @@ class TestPage:
         [
             pytest.param([entry(1)], id="one"),
             pytest.param([entry(1, outcome="unfinished", seconds=None, pages=0)], id="unfinished"),
+            pytest.param([entry(1, zone="例え.$x^$.example")], id="odd-names"),
             pytest.param([entry(1, points=None, lifetime=5.0)], id="cost-not-known"),
             pytest.param([entry(number) for number in range(3000)], id="many"),
         ],
