@@ -118,6 +118,20 @@ def _api_url(value: Any) -> str:
     return str(value).rstrip("/")
 
 
+def _file(value: Any) -> Path | None:
+    """Return the path of a file that is there or can be created."""
+    if value == "":
+        return None
+    try:
+        file = Path(value).expanduser()
+    except (TypeError, RuntimeError):
+        raise ValueError("{name} is {value!r}, must be the path of a file") from None
+    if not file.parent.is_dir() or file.is_dir():
+        reason = "that is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise ValueError("{name} is {value!r}, but " + reason.replace("{", "{{").replace("}", "}}"))
+    return file
+
+
 def _proxy(value: Any) -> Exit | None:
     try:
         return Exit.parse(value) if value != "" else None
@@ -158,6 +172,7 @@ class Config:
     close_spider_on_limit: Annotated[bool, _boolean] = False
     log_balance: Annotated[bool, _boolean] = False
     impersonate: Annotated[bool, _boolean] = False
+    ledger: Annotated[Path | None, _file] = None
     warnings: tuple[str, ...] = ()  # what looks like a mistake, but stops nothing
 
     @property
@@ -296,11 +311,10 @@ def _store(settings: BaseSettings) -> Path | str | None:
     if not path or "://" in path:
         allowed = '"sqlite:///path", "redis://host:port/number", "rediss://...", or "memory"'
         raise ValueError(f"{STORE} must be a path, {allowed}")
-    file = Path(path).expanduser()
-    if not file.parent.is_dir() or file.is_dir():
-        reason = "that is a folder" if file.is_dir() else f"there is no folder {file.parent}"
-        raise ValueError(f"{STORE} is the file {str(file)!r}, but {reason}")
-    return file
+    try:
+        return _file(path)
+    except ValueError as error:
+        raise ValueError(str(error).format(name=STORE, value=value)) from None
 
 
 def _check_server(url: str) -> None:

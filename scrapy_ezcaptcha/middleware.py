@@ -28,11 +28,12 @@ from scrapy_ezcaptcha.errors import (
     InvalidOptions,
     TooManyWaiting,
 )
-from scrapy_ezcaptcha.report import Account, log_sums
+from scrapy_ezcaptcha.report import Account
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.signals import challenge_detected, challenge_solved, send
 from scrapy_ezcaptcha.solving.broker import Broker
 from scrapy_ezcaptcha.solving.giving_up import ERROR_META, GivingUp
+from scrapy_ezcaptcha.solving.ledger import Ledger
 from scrapy_ezcaptcha.solving.pages import BoughtPages
 from scrapy_ezcaptcha.solving.replay import SOLVED_FLAG, Replayer, replay_of, replay_past_cache
 from scrapy_ezcaptcha.solving.solver import Solver
@@ -81,15 +82,17 @@ class EzCaptchaMiddleware:
         self._closing = ClosingAtLimit(
             config, self._engine, lambda: self._broker.is_busy or self._headers.in_flight > 0
         )
-        self._account = Account(self._client, log)
-        service = self._account if config.log_balance else self._client
+        self._account = account = Account(self._client, log, is_on=config.log_balance)
+        self._ledger = ledger = Ledger.from_config(config, self._stats, log, account.known_price)
         clock, reached = reactor.seconds, self._closing.reached
-        self._known = known = KnownClearances(keeps_changes=store is not None)
+        self._known = known = KnownClearances(
+            keeps_changes=store is not None, on_rejected=ledger.rejected
+        )
         later = (lambda: self._sharing, lambda exit: self._broker.leave(exit))  # noqa: PLW0108
         pool = (config, self._targets, known, *later)
         self._exits = exits = PoolExits.of(*pool, stats=self._stats, log=log, clock=clock)
         on_useless = exits.useless if exits else None
-        self._solver = Solver(service, config, self._stats, log, clock, reached, on_useless)
+        self._solver = Solver(account, config, ledger, log, clock, reached, on_useless)
         self._sharing = sharing = Sharing(
             known,
             store,
@@ -104,7 +107,7 @@ class EzCaptchaMiddleware:
         put_off = PutOffRequests(self._engine, self._stats, log)
         self._waiting = WaitingRequests(self._engine, config.max_waiting, put_off, self._journal)
         self._pages = BoughtPages()
-        warnings = SiteWarnings(config, crawler.settings, log, lambda: self._account.price)
+        warnings = SiteWarnings(config, crawler.settings, log, account.known_price)
         parts = (self._solver, known, sharing, self._waiting, self._pages, warnings)
         self._broker = Broker(
             *parts, self._engine.is_closing, stats=self._stats, log=log, reactor=reactor
@@ -113,7 +116,7 @@ class EzCaptchaMiddleware:
         self._replayer = Replayer(
             self._broker, known, sharing, self._pages, warnings, pins, config, exits
         )
-        self._giving_up = GivingUp(crawler, self._waiting, self._stats, log)
+        self._giving_up = GivingUp(crawler, self._waiting, ledger, log)
         self._follows_requests = False
 
     @classmethod
@@ -196,7 +199,7 @@ class EzCaptchaMiddleware:
             return response
         self._follow_requests()
         self._known.note_challenge(location_of(request))
-        self._stats.inc_value("ezcaptcha/challenges")
+        self._ledger.challenged(location_of(request).zone)
         self._log.debug("%s is a challenge, by its %s", response, sign)
         await send(self._crawler, challenge_detected, request=request, response=response, sign=sign)
         if "cached" in response.flags and not request.meta.get("dont_cache"):
@@ -224,7 +227,7 @@ class EzCaptchaMiddleware:
         if isinstance(answer, Request):
             self._stats.inc_value("ezcaptcha/requests/replayed")
         else:
-            self._stats.inc_value("ezcaptcha/requests/answered_by_body")
+            self._ledger.answered(request)
             self._forget(request)
         return answer
 
@@ -257,6 +260,7 @@ class EzCaptchaMiddleware:
         if not is_of_site(response):
             return
         self._broker.accepted(location_of(request), clearance, number)
+        self._ledger.served(clearance)
         if (seen := Memo.on(request).seen) and seen.clearance == clearance.id:
             self._stats.inc_value("ezcaptcha/challenges/stray")
 
@@ -278,13 +282,12 @@ class EzCaptchaMiddleware:
     async def spider_closed(self) -> None:
         """Stop all polling, and log what the crawl cost."""
         self._broker.close()
-        await self._solver.close(waits=self._sharing.is_on)  # a task is noted for the next run
+        await self._solver.close(waits=self._sharing.is_on or bool(self._config.ledger))
         await self._sharing.close()
+        self._ledger.close()
         if self._journal is not None:
             self._journal.close()
-        log_sums(self._stats, self._log, self._broker.flights.seconds_waited)
-        if self._config.log_balance:
-            await self._account.log_spending(self._stats)
+        await self._account.log_sums(self._stats, self._broker.flights.seconds_waited)
         await self._client.close()
 
     def _target_before_sending(self, request: Request) -> Target | None:

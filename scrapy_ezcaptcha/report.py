@@ -24,17 +24,23 @@ _SUMS = (
 
 
 class Account:
-    """The service of *client*, which also learns what one task costs.
+    """The service of *client*, which also learns what one task costs, if that *is_on*.
 
     The balance is asked for before and after the first task is created; the solver creates no
-    other meanwhile. ``price`` is in points; None if it is not known.
+    other meanwhile.
     """
 
-    def __init__(self, client: EzCaptchaClient, log: logging.LoggerAdapter[Any]) -> None:
-        self.price: float | None = None
+    def __init__(
+        self, client: EzCaptchaClient, log: logging.LoggerAdapter[Any], *, is_on: bool
+    ) -> None:
+        self._price: float | None = None
         self._client = client
         self._log = log
-        self._is_first = True
+        self._is_on = self._is_first = is_on
+
+    def known_price(self) -> float | None:
+        """Return what a task costs, in points; None if it is not known."""
+        return self._price
 
     async def create_for(
         self,
@@ -50,19 +56,27 @@ class Account:
         task_id = await self._client.create_for(url, exit, rq_data, on_throttled=on_throttled)
         after = await self._balance() if before is not None else None
         if before is not None and after is not None:
-            self.price = max(before - after, 0.0)
+            self._price = max(before - after, 0.0)
         return task_id
 
     async def wait_for_solution(self, task_id: str, exit: Exit) -> Solution:
         """Return the solution of a task as :meth:`EzCaptchaClient.wait_for_solution` does."""
         return await self._client.wait_for_solution(task_id, exit)
 
-    async def log_spending(self, stats: StatsCollector) -> None:
-        """Log what the tasks of this crawl cost, and what is left."""
+    async def log_sums(self, stats: StatsCollector, seconds: float) -> None:
+        """Log the sums of a crawl, in which requests waited for *seconds*, and what it cost."""
+        if seconds:
+            stats.set_value("ezcaptcha/requests/waiting_seconds", seconds)
+        counts = (f"{words} {stats.get_value(f'ezcaptcha/{name}', 0)}" for words, name in _SUMS)
+        self._log.info("EzCaptcha: %s, seconds waited %.1f", ", ".join(counts), seconds)
+        if self._is_on:
+            await self._log_spending(stats)
+
+    async def _log_spending(self, stats: StatsCollector) -> None:
         tasks = stats.get_value("ezcaptcha/tasks/created", 0)
         sums = []
-        if self.price is not None or not tasks:
-            points = tasks * (self.price or 0.0)
+        if self._price is not None or not tasks:
+            points = tasks * (self._price or 0.0)
             stats.set_value("ezcaptcha/points_spent", points)
             stats.set_value("ezcaptcha/usd_spent", points / POINTS_PER_DOLLAR)
             sums.append(f"{points_in_words(points)} spent")
@@ -78,11 +92,3 @@ class Account:
         except EzCaptchaError as error:
             self._log.warning("Could not ask for the balance: %s", error)
             return None
-
-
-def log_sums(stats: StatsCollector, log: logging.LoggerAdapter[Any], seconds: float) -> None:
-    """Log the sums of a crawl, in which requests waited for *seconds*."""
-    if seconds:
-        stats.set_value("ezcaptcha/requests/waiting_seconds", seconds)
-    sums = ", ".join(f"{words} {stats.get_value(f'ezcaptcha/{name}', 0)}" for words, name in _SUMS)
-    log.info("EzCaptcha: %s, seconds waited %.1f", sums, seconds)

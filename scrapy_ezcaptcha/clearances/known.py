@@ -15,20 +15,21 @@ from scrapy_ezcaptcha.clearances.record import Record, Seen, Verdict, best_for, 
 from scrapy_ezcaptcha.lru import Lru
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
     from scrapy_ezcaptcha.clearances.record import Location
     from scrapy_ezcaptcha.exit import Exit
 
-_MAX_IDS = 10_000
-_MAX_PATHS = 10_000
+_MAX_ENTRIES = 10_000
 
 # Pages of a clearance that hardly pays.
 _LOW_YIELD = 2
 
 # Clearances of one zone and exit: more than one only where hosts want their own.
 _MAX_EACH = 1000
+
+Told: TypeAlias = "Callable[[str], None] | None"
 
 #: Why a task is bought: a code for the stats, and the same in words.
 Reason: TypeAlias = "tuple[str, str]"
@@ -43,25 +44,26 @@ class KnownClearances:
     """The clearances of a crawl; the only place that changes what is known of them.
 
     Those of *capacity* places are kept; the least recently used goes first. With
-    *keeps_changes*, changes are collected for :meth:`take_changes`.
+    *keeps_changes*, changes are collected for :meth:`take_changes`. *on_rejected* is called with
+    the id of each clearance that is rejected.
     """
 
-    def __init__(self, capacity: int = 10_000, *, keeps_changes: bool = False) -> None:
+    def __init__(
+        self, capacity: int = 10_000, *, keeps_changes: bool = False, on_rejected: Told = None
+    ) -> None:
         self.process = uuid4().hex
         self._places: Lru[Place, list[Record]] = Lru(capacity)
         self._zones: Counter[str] = Counter()
-        self._rejected: Lru[str, bool] = Lru(_MAX_IDS)  # True: no host had ever accepted it
-        self._served: Lru[str, bool] = Lru(_MAX_IDS)
-        self._challenged: Lru[str, bool] = Lru(_MAX_PATHS)
-        self._challenged_zones: Lru[str, bool] = Lru(_MAX_PATHS)
+        self._rejected: Lru[str, bool] = Lru(_MAX_ENTRIES)  # True: no host had ever accepted it
+        self._served: Lru[str, bool] = Lru(_MAX_ENTRIES)
+        self._challenged: Lru[str, bool] = Lru(_MAX_ENTRIES)
+        self._challenged_zones: Lru[str, bool] = Lru(_MAX_ENTRIES)
         self._last_end: Lru[Place, Reason] = Lru(capacity)
         self._low_yield: Lru[Place, tuple[int, int]] = Lru(capacity)
         self.number = 0  # of the last request with a clearance, or of the last renewal
         self._keeps_changes = keeps_changes
         self._changes: dict[tuple[Place, str], Record | bool] = {}
-
-    def __len__(self) -> int:
-        return len(self._places)
+        self._on_rejected = on_rejected
 
     def has_zone(self, zone: str) -> bool:
         """Whether there is a clearance of *zone* for any exit."""
@@ -95,10 +97,8 @@ class KnownClearances:
 
     def suspects(self, place: Place) -> int:
         """Return how many clearances of *place* some host refuses and none has accepted."""
-        return sum(
-            bool(one.refused and not one.accepted and one.only is None)
-            for one in self.records(place)
-        )
+        records = self.records(place)
+        return sum(bool(r.refused and not r.accepted and r.only is None) for r in records)
 
     def add(self, clearance: Clearance, path: str | None = None, only: str | None = None) -> None:
         """Keep a new clearance, bought for *path*; *only* for a host or path if not for all."""
@@ -306,6 +306,8 @@ class KnownClearances:
         self, place: Place, clearance_id: str, end: Reason, *, unused: bool, is_news: bool = True
     ) -> None:
         self._rejected.put(clearance_id, unused)
+        if self._on_rejected is not None:
+            self._on_rejected(clearance_id)
         if is_news and self._keeps_changes:
             self._changes[place, clearance_id] = unused
         records = self._places.get(place) or []

@@ -25,6 +25,7 @@ ACTIONS = {
     "solve": "have one page's challenge solved: this is paid for",
     "balance": "show what is left in the account",
     "clearances": "list the clearances in the store, and drop some",
+    "report": "show where the money went, from a ledger",
 }
 
 

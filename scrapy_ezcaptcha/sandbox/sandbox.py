@@ -177,13 +177,21 @@ class Sandbox:
         self._authority.cert_pem.write_to_path(str(path))
 
     def report(self) -> dict[str, Any]:
-        """Return what was seen: calls to the service, tasks, pages and challenges by host."""
+        """Return what was seen: calls to the service, tasks, pages and challenges by host.
+
+        ``seconds`` is the time from the creation of each task until its solution was fetched.
+        """
         service = self.service
         verdicts = {host: dict(counts) for host, counts in self.edge.verdicts.items()}
         return {
             "calls": dict(service.calls),
             "tasks": len(service.tasks),
             "tasks_at_once": service.most_at_once,
+            "seconds": sum(
+                task.solved_at - task.created_at
+                for task in service.tasks.values()
+                if task.solved_at
+            ),
             "balance": service.balance,
             "pages": sum(counts.get("page", 0) for counts in verdicts.values()),
             "challenges": sum(

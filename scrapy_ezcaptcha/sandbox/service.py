@@ -116,6 +116,7 @@ class Task:
     failed: str | None = None
     solution: dict[str, Any] | None = None
     created_at: float = field(default_factory=time.monotonic)
+    solved_at: float | None = None  # when its solution was fetched first
 
 
 class Service:
@@ -241,6 +242,7 @@ class Service:
         if task.failed is not None:
             return _error(PROXY_ERROR, task.failed, more={"status": "error"})
         task.solved = True
+        task.solved_at = task.solved_at or now
         task.solution = task.solution or self._solve(task)
         return _json({"errorId": 0, "status": "ready", "solution": task.solution})
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.crawler import Crawler
     from scrapy.http import Response
-    from scrapy.statscollectors import StatsCollector
 
     from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
     from scrapy_ezcaptcha.errors import EzCaptchaError
+    from scrapy_ezcaptcha.solving.ledger import Ledger
 
 UNSOLVED_FLAG = "ezcaptcha-unsolved"
 ERROR_META = "ezcaptcha_error"
@@ -30,7 +30,7 @@ class GivingUp:
 
     crawler: Crawler
     requests: WaitingRequests
-    stats: StatsCollector
+    ledger: Ledger
     log: logging.LoggerAdapter[Any]
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class GivingUp:
     ) -> Response:
         """Return the challenge *response* as the spider gets it."""
         self.requests.ended(request)
-        self.stats.inc_value("ezcaptcha/requests/gave_up")
+        self.ledger.gave_up(location_of(request).zone, error.code)
         response.flags.append(UNSOLVED_FLAG)
         request.meta[ERROR_META] = str(error)
         zone = location_of(request).zone

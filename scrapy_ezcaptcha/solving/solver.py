@@ -1,4 +1,4 @@
-"""One paid task, within the limits of the settings; counts and logs it with its reason."""
+"""One paid task, within the limits of the settings; logs it with its reason."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
-    from scrapy.statscollectors import StatsCollector
-
     from scrapy_ezcaptcha.clearances.clearance import Place
     from scrapy_ezcaptcha.clearances.known import Reason
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.service.wire import Solution
+    from scrapy_ezcaptcha.solving.ledger import Ledger
     from scrapy_ezcaptcha.stores.leasing import Lease
 
 
@@ -78,7 +77,7 @@ class Solver:
 
     service: Service
     config: Config
-    stats: StatsCollector
+    ledger: Ledger
     log: logging.LoggerAdapter[Any]
     clock: Callable[[], float]
     on_limit: Callable[[], None] = lambda: None
@@ -209,7 +208,7 @@ class Solver:
             error.task_id = error.task_id or task_id or None
             if isinstance(error, SolveTimeout):  # the service holds its result for a while
                 self._late.put(target.place, (task_id, began + TASK_SECONDS))
-            self._count_failure(error)
+            self.ledger.failed(task_id, error)
             if error.is_credentials():
                 self._stop("STOPPED", f"the service refused the key: {error}")
             else:
@@ -254,12 +253,10 @@ class Solver:
         return await maybe_deferred_to_future(waiter)
 
     def _created(self, task_id: str, target: Target, reason: Reason, lease: Lease | None) -> None:
-        code, why = reason
         self._tasks += 1
         self._limit.created()
-        self.stats.inc_value("ezcaptcha/tasks/created")
-        self.stats.inc_value(f"ezcaptcha/tasks/reason/{code}")
-        self.log.info("Task %s created for %s: %s", task_id, _where(target), why)
+        self.ledger.created(task_id, target, reason)
+        self.log.info("Task %s created for %s: %s", task_id, _where(target), reason[1])
         self._end_first_call()
         if lease is not None:
             lease.note_task(task_id)
@@ -272,14 +269,14 @@ class Solver:
         A failure of it is not raised: nothing was paid for here.
         """
         began = self.clock()
-        self.stats.inc_value("ezcaptcha/tasks/taken_over")
+        self.ledger.continued(task_id, target)
         self.log.info("Continuing the unfinished task %s for %s", task_id, _where(target))
         try:
             solution = await self.service.wait_for_solution(task_id, target.place[1])
             if lack := lacks(solution):
                 raise UnexpectedResponse(lack)
         except EzCaptchaError as error:
-            self._count_failure(error)
+            self.ledger.failed(task_id, error)
             self.log.info("The unfinished task %s brought nothing: %s", task_id, error)
             return None
         self._note_success(task_id, target, began)
@@ -287,14 +284,8 @@ class Solver:
 
     def _note_success(self, task_id: str, target: Target, began: float) -> None:
         seconds = self.clock() - began
-        self.stats.inc_value("ezcaptcha/tasks/ready")
-        self.stats.inc_value("ezcaptcha/solve_seconds/total", seconds)  # type: ignore[arg-type]
-        self.stats.max_value("ezcaptcha/solve_seconds/max", seconds)
+        self.ledger.ready(task_id, target, seconds)
         self.log.info("Task %s for %s is ready after %.1f s", task_id, _where(target), seconds)
-
-    def _count_failure(self, error: EzCaptchaError) -> None:
-        self.stats.inc_value("ezcaptcha/tasks/failed")
-        self.stats.inc_value(f"ezcaptcha/tasks/failed/{error.code}")
 
     def _stop(self, code: str, why: str) -> GivenUp:
         if self._stopped is None:

@@ -84,6 +84,9 @@ def run_commands(block: str, environment, folder: Path) -> None:
         command, _, shown = part.partition("\n")
         if command.startswith(NOT_RUN_HERE):
             continue
+        for name in re.findall(r"\S+\.py", command):
+            if (EXAMPLES / name).exists():
+                shutil.copy(EXAMPLES / name, folder)
         if command == "pytest":
             for name in ("test_shop.py", "opt_in.py"):
                 shutil.copy(EXAMPLES / name, folder)

@@ -26,6 +26,7 @@ from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
 from scrapy_ezcaptcha.errors import CrawlEnding, EzCaptchaError, GivenUp
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.solving.broker import Broker
+from scrapy_ezcaptcha.solving.ledger import Ledger
 from scrapy_ezcaptcha.solving.pages import BoughtPages
 from scrapy_ezcaptcha.solving.solver import Solver
 from scrapy_ezcaptcha.solving.warnings import SiteWarnings
@@ -77,7 +78,7 @@ class World:
         self.solver = Solver(
             self.service,
             config,
-            self.stats,
+            Ledger(self.stats, LOG),
             log=LOG,
             clock=self.clock.seconds,
             on_limit=lambda: self.limits.append(1),
