@@ -30,7 +30,6 @@ _LOW_YIELD = 2
 _MAX_EACH = 1000
 
 Told: TypeAlias = "Callable[[str], None] | None"
-
 #: Why a task is bought: a code for the stats, and the same in words.
 Reason: TypeAlias = "tuple[str, str]"
 
@@ -43,9 +42,8 @@ ELSEWHERE: Reason = ("rejected_elsewhere", "the last clearance was rejected in a
 class KnownClearances:
     """The clearances of a crawl; the only place that changes what is known of them.
 
-    Those of *capacity* places are kept; the least recently used goes first. With
-    *keeps_changes*, changes are collected for :meth:`take_changes`. *on_rejected* is called with
-    the id of each clearance that is rejected.
+    Those of *capacity* places are kept; the least recently used goes first. With *keeps_changes*,
+    changes are collected for :meth:`take_changes`. *on_rejected* is called with each rejected id.
     """
 
     def __init__(
