@@ -4,7 +4,7 @@ import scrapy
 
 from scrapy_ezcaptcha import signals
 
-POOL = os.environ["PROXIES"].split()
+POOL = os.environ["PROXIES"].split(",")
 
 
 class AnotherExitSpider(scrapy.Spider):
