@@ -94,6 +94,8 @@ class Pins:
 
     def left_by_another(self, target: Target, memo: Memo) -> bool:
         """Whether the last clearance of a challenged request is good, but for another exit."""
+        if POOL_KEY in target.request.meta:  # the pool moved it, and counts for itself
+            return False
         exit = self._exits.get(memo.clearance) if memo.clearance else None
         if exit in {None, target.own_exit} or not self._has_clearance(target.location, exit):
             return False
