@@ -80,7 +80,7 @@ def _seconds(value: Any) -> float:
 
 def _seconds_or_none(value: Any) -> float:
     try:
-        return _seconds(value) if value is False or value not in {0, "0"} else 0.0
+        return _seconds(value) if value is False or value not in (0, "0") else 0.0
     except ValueError:
         raise ValueError("{name} is {value!r}, must be a number of seconds, or 0") from None
 

@@ -17,12 +17,14 @@ from w3lib.http import headers_raw_to_dict
 
 from scrapy_ezcaptcha.challenge import challenge_sign, page_sign
 from scrapy_ezcaptcha.commands.console import stderr, stdout
-from scrapy_ezcaptcha.commands.pages import proxy_refuses, what_it_is
+from scrapy_ezcaptcha.commands.pages import proxy_refuses, what_it_is, what_page_is
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from scrapy.settings import Settings
+
+_LIKE_URL = re.compile(r"[\w-]+(?:\.[\w-]+)*(?:\.[a-z]{2,}|:\d+)(?:/.*)?", re.IGNORECASE)
 
 IS_CHALLENGE, IS_NONE, UNKNOWN = 0, 1, 2
 
@@ -65,8 +67,7 @@ def _look_at_file(path: Path) -> Verdict:
         advice = f"; to fetch a page, write https://{path}" if _is_like_url(str(path)) else ""
         raise _NoPage(f"{path}: {error.strerror}{advice}") from None
     if not content.startswith(b"HTTP/"):
-        page = Response("http://file.invalid/", headers={"Server": "cloudflare"}, body=content)
-        return "a page without its headers", page_sign(content), what_it_is(page)
+        return "a page without its headers", page_sign(content), what_page_is(content)
     head, _, body = content.replace(b"\r\n\r\n", b"\n\n", 1).partition(b"\n\n")
     status_line, _, header_lines = head.replace(b"\r\n", b"\n").partition(b"\n")
     try:
@@ -79,9 +80,7 @@ def _look_at_file(path: Path) -> Verdict:
 
 
 def _is_like_url(text: str) -> bool:
-    return (
-        re.fullmatch(r"[\w-]+(\.[\w-]+)*(\.[a-z]{2,}|:\d+)(/.*)?", text, re.IGNORECASE) is not None
-    )
+    return bool(_LIKE_URL.fullmatch(text))
 
 
 def _look_at_url(settings: Settings, url: str, proxy: str | None) -> Verdict:

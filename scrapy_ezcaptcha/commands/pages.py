@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
 _MAX_SCAN = 256 * 1024  # bytes
-_RATE_LIMITED = 1015
+_RATE_LIMIT = "rate limit: this address sends too many requests, and a solve does not help"
+_BLOCK = "block page: the site refuses this visitor, and a solve does not help"
 
 # As in "Error 1020", "error code: 1020" and <span class="cf-error-code">1020</span>; see
 # https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-1xxx-errors/
@@ -22,7 +23,8 @@ _CODE = re.compile(
 )
 _BLOCKED = re.compile(r"you have been blocked|cf-error-details", re.IGNORECASE)
 _TURNSTILE = re.compile(
-    r"challenges\.cloudflare\.com/turnstile/|\bclass\s{0,9}=\s{0,9}[\"']?[\w -]{0,99}\bcf-turnstile\b",
+    r"challenges\.cloudflare\.com/turnstile/"
+    r"|\bclass\s{0,9}=\s{0,9}[\"']?[\w -]{0,99}\bcf-turnstile\b",
     re.IGNORECASE,
 )
 
@@ -39,44 +41,43 @@ _ORIGIN_ERRORS = {
 
 
 def what_it_is(response: Response) -> str | None:
-    """Return in words what *response* is, which is no challenge; None if nothing is known.
-
-    A status of 200 may also mean that the status is not known.
-    """
-    if response.status == 407:
+    """Return in words what *response* is, which is no challenge; None if nothing is known."""
+    status = response.status
+    if status == 407:
         return "the proxy refuses the user name and password"
-    page = response.body[:_MAX_SCAN].decode("utf-8", "replace")
-    if text := _error(response, page):
-        return text
+    is_error = status >= 400 and through_cloudflare(response)
+    if is_error and status in _ORIGIN_ERRORS:
+        return f"origin error {status}: {_ORIGIN_ERRORS[status]}; try again later"
+    if words := what_page_is(response.body, is_error=is_error):
+        return words
+    if is_error and status == 429:
+        return _RATE_LIMIT
+    if is_error and status in {403, 503}:
+        return "Cloudflare or the site refuses the request, with no sign of a challenge"
+    return None
+
+
+def what_page_is(body: bytes, *, is_error: bool = True) -> str | None:
+    """Return in words what the page *body* is; None if nothing is known.
+
+    *is_error* is False if its status is not that of an error of Cloudflare.
+    """
+    page = body[:_MAX_SCAN].decode("utf-8", "replace")
+    found = _CODE.search(page) if is_error else None
+    code = found[1] if found else None
+    if code == "1015":
+        return f"{_RATE_LIMIT} (error 1015)"
+    if code == "1016":
+        return "error 1016: Cloudflare cannot find the site's own server; try again later"
+    if code is not None:
+        return f"{_BLOCK} (error {code})"
+    if is_error and _BLOCKED.search(page):
+        return _BLOCK
     if _TURNSTILE.search(page):
         return "a page with a Turnstile form, which is the site's own and is not solved"
-    if response.status in {403, 429, 503} and through_cloudflare(response):
-        return "Cloudflare or the site refuses the request, with no sign of a challenge"
     return None
 
 
 def proxy_refuses(error: str) -> bool:
     """Whether the text of a failed download says that the proxy wants other credentials."""
     return "407" in error and "CONNECT" in error
-
-
-def _error(response: Response, page: str) -> str | None:
-    status = response.status
-    if not through_cloudflare(response):
-        return None
-    if status in _ORIGIN_ERRORS:
-        return f"origin error {status}: {_ORIGIN_ERRORS[status]}; try again later"
-    if status < 400:
-        return None
-    found = _CODE.search(page)
-    code = int(found[1]) if found else None
-    if code == _RATE_LIMITED or (status == 429 and code is None):
-        name = f" (error {code})" if code else ""
-        return f"rate limit{name}: too many requests by this address; a solve does not help"
-    if status == 530:
-        name = f" {code}" if code else ""
-        return f"error{name}: Cloudflare cannot find the site's own server"
-    if code is not None or _BLOCKED.search(page):
-        name = f" (error {code})" if code else ""
-        return f"block page{name}: the site refuses this visitor; a solve does not help"
-    return None

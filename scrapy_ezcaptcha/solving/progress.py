@@ -82,8 +82,12 @@ class Progress:
         if named:
             parts[0] += f" ({', '.join(named)})"
         if (others := solves - len(self._solves)) > 0:
-            verb = "waits" if others == 1 else "wait"
-            parts.append(f"{_count(others, 'solve')} {verb} for another process or for its turn")
+            how = (
+                "waits for another process or for its"
+                if others == 1
+                else ("wait for another process or for their")
+            )
+            parts.append(f"{_count(others, 'solve')} {how} turn")
         parts.append(f"{_count(requests, 'request')} waiting")
         if put_off:
             parts.append(f"{put_off} put off")
