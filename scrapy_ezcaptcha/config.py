@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -17,9 +16,10 @@ from scrapy.settings import BaseSettings
 
 from scrapy_ezcaptcha.errors import ConfigurationError, ExitError
 from scrapy_ezcaptcha.exit import Exit, is_loopback, read_pool
+from scrapy_ezcaptcha.spelling import unknown_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 API_URL = "https://api.ez-captcha.com"
 PREFIX = "EZCAPTCHA_"
@@ -76,6 +76,13 @@ def _seconds(value: Any) -> float:
     if not 0 < number < math.inf:
         raise ValueError("{name} is {value!r}, must be a number of seconds above 0")
     return number
+
+
+def _seconds_or_none(value: Any) -> float:
+    try:
+        return _seconds(value) if value is False or value not in (0, "0") else 0.0
+    except ValueError:
+        raise ValueError("{name} is {value!r}, must be a number of seconds, or 0") from None
 
 
 def _choice(*allowed: str) -> Callable[[Any], str]:
@@ -173,6 +180,7 @@ class Config:
     log_balance: Annotated[bool, _boolean] = False
     impersonate: Annotated[bool, _boolean] = False
     ledger: Annotated[Path | None, _file] = None
+    progress_interval: Annotated[float, _seconds_or_none] = 30.0
     warnings: tuple[str, ...] = ()  # what looks like a mistake, but stops nothing
 
     @property
@@ -221,7 +229,7 @@ class Config:
             store_file=store if isinstance(store, Path) else None,
             store_url=store if isinstance(store, str) else "",
             store_is_own=bool(job and store == Path(job, STORE_FILE)),
-            warnings=tuple(_unknown(settings)),
+            warnings=tuple(unknown_settings(settings, setting_names(), PREFIX)),
         )
 
 
@@ -244,16 +252,6 @@ def _value(settings: BaseSettings, field_name: str, parse: Callable[[Any], Any])
         return getattr(Config, field_name) if value is None else parse(value)
     except ValueError as error:
         raise ValueError(str(error).format(name=name, value=value)) from None
-
-
-def _unknown(settings: BaseSettings) -> Iterable[str]:
-    """Return what to say of settings that look like ours and are not."""
-    known = setting_names()
-    for name in sorted(settings):
-        if name.startswith(PREFIX) and name not in known:
-            nearest = get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
-            nearest = KEY if name in SDK_KEYS else nearest  # that is near to another by its letters
-            yield f"there is no setting {name}; did you mean {nearest}?"
 
 
 def _client_key(settings: BaseSettings, environ: Mapping[str, str]) -> str:

@@ -6,8 +6,9 @@ A file holds a page, or a whole response as ``curl -i`` prints it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import scrapy
 from scrapy.crawler import AsyncCrawlerProcess
@@ -16,13 +17,19 @@ from w3lib.http import headers_raw_to_dict
 
 from scrapy_ezcaptcha.challenge import challenge_sign, page_sign
 from scrapy_ezcaptcha.commands.console import stderr, stdout
+from scrapy_ezcaptcha.commands.pages import proxy_refuses, what_it_is, what_page_is
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from scrapy.settings import Settings
 
+_LIKE_URL = re.compile(r"[\w-]+(?:\.[\w-]+)*(?:\.[a-z]{2,}|:\d+)(?:/.*)?", re.IGNORECASE)
+
 IS_CHALLENGE, IS_NONE, UNKNOWN = 0, 1, 2
+
+# What was looked at, the sign by which it is a challenge, and what it is if it is none.
+Verdict: TypeAlias = "tuple[str, str | None, str | None]"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,14 +43,14 @@ def run(settings: Settings, options: Namespace) -> int:
     """Print the verdict."""
     try:
         if options.target.startswith(("http://", "https://")):
-            status, sign = _sign_of_url(settings, options.target, options.proxy)
+            status, sign, what = _look_at_url(settings, options.target, options.proxy)
         else:
-            status, sign = _sign_of_file(Path(options.target))
+            status, sign, what = _look_at_file(Path(options.target))
     except _NoPage as error:
         stderr().print(str(error), style="red")
         return UNKNOWN
     if sign is None:
-        stdout().print(f"no challenge ({status})")
+        stdout().print(f"no challenge ({status})" + (f": {what}" if what else ""))
         return IS_NONE
     stdout().print(f"challenge ({status}): {sign}")
     return IS_CHALLENGE
@@ -53,13 +60,14 @@ class _NoPage(Exception):
     """There is nothing to judge."""
 
 
-def _sign_of_file(path: Path) -> tuple[str, str | None]:
+def _look_at_file(path: Path) -> Verdict:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _NoPage(f"{path}: {error.strerror}") from None
+        advice = f"; to fetch a page, write https://{path}" if _is_like_url(str(path)) else ""
+        raise _NoPage(f"{path}: {error.strerror}{advice}") from None
     if not content.startswith(b"HTTP/"):
-        return "a page without its headers", page_sign(content)
+        return "a page without its headers", page_sign(content), what_page_is(content)
     head, _, body = content.replace(b"\r\n\r\n", b"\n\n", 1).partition(b"\n\n")
     status_line, _, header_lines = head.replace(b"\r\n", b"\n").partition(b"\n")
     try:
@@ -68,11 +76,15 @@ def _sign_of_file(path: Path) -> tuple[str, str | None]:
         raise _NoPage(f"{path}: the first line is no HTTP status line") from None
     headers = Headers(headers_raw_to_dict(header_lines) or {})
     response = Response("http://file.invalid/", status=status, headers=headers, body=body)
-    return f"status {status}", challenge_sign(response)
+    return f"status {status}", challenge_sign(response), what_it_is(response)
 
 
-def _sign_of_url(settings: Settings, url: str, proxy: str | None) -> tuple[str, str | None]:
-    found: list[tuple[str, str | None]] = []
+def _is_like_url(text: str) -> bool:
+    return bool(_LIKE_URL.fullmatch(text))
+
+
+def _look_at_url(settings: Settings, url: str, proxy: str | None) -> Verdict:
+    found: list[Verdict] = []
     failures: list[str] = []
 
     class CheckSpider(scrapy.Spider):
@@ -85,10 +97,12 @@ def _sign_of_url(settings: Settings, url: str, proxy: str | None) -> tuple[str, 
 
         def parse(self, response: Response) -> None:
             words = f"status {response.status}, {len(response.body)} bytes"
-            found.append((words, challenge_sign(response)))
+            found.append((words, challenge_sign(response), what_it_is(response)))
 
         def failed(self, failure: Any) -> None:
-            failures.append(f"{failure.type.__name__}: {failure.getErrorMessage()}")
+            text = f"{failure.type.__name__}: {failure.getErrorMessage()}"
+            refused = "the proxy refuses the user name and password (407)"
+            failures.append(refused if proxy_refuses(text) else text)
 
     ours = settings.copy()
     ours.setdict(

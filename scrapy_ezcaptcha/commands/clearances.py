@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from scrapy.exceptions import UsageError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Take which clearances, and whether they are to be dropped."""
-    parser.add_argument("--zone", help="only those of this site")
+    parser.add_argument("--zone", metavar="SITE|URL", help="only those of this site")
     parser.add_argument(
         "--exit",
         metavar="URL|LABEL",
@@ -43,27 +44,47 @@ def run(settings: BaseSettings, options: Namespace) -> int:
     """Print a line for each clearance; drop it if asked to."""
     if options.drop and not (options.zone or options.exit):
         raise UsageError("--drop needs --zone or --exit", print_help=False)
+    zone = _zone(options.zone) if options.zone else None
     config = Config.from_settings(settings)
     try:
         exit = _exit(options.exit) if options.exit else None
         is_there = config.store_file is None or config.store_file.exists()
         store = open_store(config) if is_there else None
         if store is None:
-            where = config.store_file or "memory, which ends with each crawl"
-            stderr().print(f"No clearances are kept: EZCAPTCHA_STORE is {where}.")
+            stderr().print(_why_none(config))
             return 0
         count = 0
-        for name, record in _chosen(store, options.zone, exit):
+        for name, record in _chosen(store, zone, exit):
             count += 1
             if options.drop:
                 store.drop([(name, record.clearance.id, False)])
             stdout().print(_in_words(record))
-        stderr().print(f"{count} clearances {'dropped' if options.drop else 'in'} {store}")
+        noun = "clearance" if count == 1 else "clearances"
+        chosen = " chosen" if options.zone or options.exit else ""
+        where = "dropped from" if options.drop else "in"
+        stderr().print(f"{count} {noun}{'' if options.drop else chosen} {where} {store}")
         store.close()
     except (StoreError, ExitError) as error:
         stderr().print(str(error), style="red")
         return 1
     return 0
+
+
+def _why_none(config: Config) -> str:
+    if config.store_file is None:
+        return "No clearances are kept: EZCAPTCHA_STORE is memory, which ends with each crawl."
+    return f"There is no store file {config.store_file}: no crawl has created it yet."
+
+
+def _zone(text: str) -> str:
+    """Return the zone of a host or a URL."""
+    try:
+        host = urlsplit(text if "://" in text else f"//{text}").hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise UsageError("--zone must be a site, such as shop.example, or a URL of it")
+    return zone_of(host)
 
 
 def _exit(text: str) -> Exit | str:
@@ -76,7 +97,7 @@ def _chosen(
 ) -> Iterator[tuple[str, Record]]:
     for name, record in list(store.everything()):
         clearance = record.clearance
-        if zone is not None and clearance.zone != zone_of(zone):
+        if zone is not None and clearance.zone != zone:
             continue
         if isinstance(exit, str):
             is_by_exit = _label(record) == exit

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from packaging.requirements import Requirement
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.exceptions import UsageError
 from scrapy.pqueues import DownloaderAwarePriorityQueue
+from scrapy.spiderloader import get_spider_loader
 from scrapy.utils.misc import load_object
 
 from scrapy_ezcaptcha.clearances.browsers import is_impersonating, known_browsers
 from scrapy_ezcaptcha.commands.console import stderr, stdout
+from scrapy_ezcaptcha.commands.findings import FAIL, NOTE, PASS, Finding, page_on
+from scrapy_ezcaptcha.commands.proxies import check_pool, check_proxies, checked_url
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import with_client
-from scrapy_ezcaptcha.commands.tunnels import try_tunnels
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.crawl.order import ORDER, order_of, order_problems
 from scrapy_ezcaptcha.crawl.proxies import ProxyFinder, leaves_by_scrapys_own
-from scrapy_ezcaptcha.errors import ApiError, ConfigurationError, ExitError, EzCaptchaError
-from scrapy_ezcaptcha.exit import Exit, check_exit
+from scrapy_ezcaptcha.errors import ApiError, ConfigurationError, EzCaptchaError
 from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.service.wire import points_in_words
@@ -37,17 +35,7 @@ if TYPE_CHECKING:
 
     from scrapy.settings import BaseSettings
 
-PASS, NOTE, FAIL = "pass", "note", "FAIL"
 _STYLES = {PASS: "green", NOTE: "yellow", FAIL: "bold red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; a FAIL says what to do."""
-
-    verdict: str
-    subject: str
-    text: str
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,28 +44,48 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--offline", action="store_true", help="call neither the service nor any proxy"
     )
     parser.add_argument(
-        "--url", help="the site to which the proxies of the pool are tried; default: the service"
+        "--url", help="the site to which the proxies are tried; default: the service"
+    )
+    parser.add_argument(
+        "--spider", metavar="NAME", help="take the custom_settings of this spider too"
     )
     parser.epilog = "Exit status: 0 if nothing failed, 1 otherwise."
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
     """Print all findings."""
-    url = _checked_url(options.url) if options.url else None
-    crawler = Crawler(Spider, settings.copy())  # type: ignore[arg-type]
+    url = checked_url(options.url) if options.url else None
+    spider = _spider(settings, options.spider) if options.spider else Spider
+    crawler = Crawler(spider, settings.copy())  # type: ignore[arg-type]
     crawler.addons.load_settings(crawler.settings)
-    failed = 0
+    failed: list[str] = []
     try:
         for finding in examine(crawler.settings, offline=options.offline, url=url):
-            failed += finding.verdict == FAIL
+            if finding.verdict == FAIL:
+                failed.append(finding.subject)
             console = stdout()
             console.print(f"{finding.verdict:<5}", style=_STYLES[finding.verdict], end="")
             console.print(f"{finding.subject:<11}{finding.text}")
     except (Interrupted, KeyboardInterrupt):
         return 130
     if failed:
-        stderr().print(f"{failed} of these want mending.", style="bold red")
+        noun = "check" if len(failed) == 1 else "checks"
+        stderr().print(f"{len(failed)} {noun} failed. See:", style="bold red")
+        for page in dict.fromkeys(map(page_on, failed)):
+            stderr().print(f"  {page}")
     return 1 if failed else 0
+
+
+def _spider(settings: BaseSettings, name: str) -> type[Spider]:
+    """Return the class of the spider *name*; raise UsageError if there is none."""
+    loader = get_spider_loader(settings)
+    try:
+        return loader.load(name)
+    except KeyError:
+        names = ", ".join(sorted(loader.list())) or "none; run this inside the project"
+        raise UsageError(
+            f"there is no spider {name}; there are: {names}", print_help=False
+        ) from None
 
 
 def examine(settings: BaseSettings, *, offline: bool, url: str | None = None) -> Iterator[Finding]:
@@ -94,8 +102,8 @@ def examine(settings: BaseSettings, *, offline: bool, url: str | None = None) ->
     yield from _settings(config)
     yield from _scope(config)
     yield _store(config, offline=offline)
-    yield from _proxy(settings, config)
-    yield from _pool(settings, config, url or config.api_url, offline=offline)
+    yield from check_proxies(settings, config, url or config.api_url, offline=offline)
+    yield from check_pool(settings, config, url or config.api_url, offline=offline)
     yield from _handlers(settings, config)
     if not config.client_key:
         yield Finding(FAIL, "key", f"there is none; set {KEY_SOURCES}")
@@ -204,71 +212,6 @@ def _store(config: Config, *, offline: bool) -> Finding:
     except StoreError as error:
         return Finding(FAIL, "store", f"EZCAPTCHA_STORE does not answer: {error}")
     return Finding(PASS, "store", str(store))
-
-
-def _proxy(settings: BaseSettings, config: Config) -> Iterator[Finding]:
-    found = False
-    named: dict[str, Exit | str] = {"EZCAPTCHA_PROXY": config.proxy} if config.proxy else {}
-    if settings.getbool("HTTPPROXY_ENABLED"):
-        named |= {
-            f"{scheme}_proxy": url
-            for scheme, url in getproxies().items()
-            if scheme in {"http", "https"}
-        }
-    for name, proxy in named.items():
-        found = True
-        try:
-            exit = proxy if isinstance(proxy, Exit) else Exit.parse(proxy)
-            check_exit(exit, allow_private=config.service_on_loopback)
-        except ExitError as error:
-            yield Finding(FAIL, "proxy", f"{name}: {error}")
-        else:
-            yield Finding(PASS, "proxy", f"{name}: {exit.label}, with user name and password")
-    if not found and not config.proxies:
-        yield Finding(
-            NOTE,
-            "proxy",
-            'none in settings or environment: each request must bring its own meta["proxy"]',
-        )
-
-
-def _pool(settings: BaseSettings, config: Config, url: str, *, offline: bool) -> Iterator[Finding]:
-    exits, (host, port) = config.proxies, _host_and_port(url)
-    if not exits:
-        return
-    if offline:
-        yield Finding(NOTE, "pool", f"{len(exits)} proxies; --offline: not tried")
-        return
-    width = max(len(exit.label) for exit in exits)
-    answers = try_tunnels(exits, host, port, encoding=settings["HTTPPROXY_AUTH_ENCODING"])
-    count = 0
-    for number, (exit, answer) in enumerate(zip(exits, answers, strict=True), 1):
-        count += answer.is_open
-        verdict = PASS if answer.is_open else FAIL if answer.is_refused else NOTE
-        line = f"{number:>4} {exit.label:<{width}}  {answer.text:<33} {answer.seconds:5.2f} s"
-        yield Finding(verdict, "pool", line)
-    words = f"{count} of {len(exits)} proxies open a tunnel to {host}:{port}"
-    advice = "" if count else "; are they paid for, and do they allow this site?"
-    yield Finding(PASS if count else FAIL, "pool", words + advice)
-
-
-def _host_and_port(url: str) -> tuple[str, int]:
-    """Return to where a tunnel is asked for; many proxies allow no port but 443."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "").encode("idna").decode()
-    return f"[{host}]" if ":" in host else host, parts.port or 443
-
-
-def _checked_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        is_sound = parts.scheme in {"http", "https"} and parts.port != 0
-        host = (parts.hostname or "").encode("idna").decode()
-    except ValueError:
-        is_sound, host = False, ""
-    if not is_sound or not host or not host.isprintable() or " " in host:
-        raise UsageError("--url must begin with http:// or https:// and name a site")
-    return url
 
 
 def _handlers(settings: BaseSettings, config: Config) -> Iterator[Finding]:

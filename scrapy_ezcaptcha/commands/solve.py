@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from scrapy import Request
 
-from scrapy_ezcaptcha.clearances.clearance import is_replayed
+from scrapy_ezcaptcha.clearances.clearance import is_replayed, lacks_for_clearance
 from scrapy_ezcaptcha.commands.console import stderr, stdout
 from scrapy_ezcaptcha.commands.reactor import Interrupted
 from scrapy_ezcaptcha.commands.service import config_with_key, with_client
@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
-    """Print the solution; 1 if there is none."""
+    """Print the solution; 1 if there is none, or if it has no clearance."""
     console = stderr()
     config = config_with_key(settings)
     try:
@@ -78,6 +78,10 @@ def run(settings: BaseSettings, options: Namespace) -> int:
         proxy = exit.address
         console.print("Cookies and the proxy's password are hidden; --show-secrets prints them.")
     stdout().print(formats[options.format](options.url, solution, cookies, proxy))
+    if lack := lacks_for_clearance(solution):
+        text = f"No clearance came: {lack}. The task is paid for, but a replay is challenged again."
+        console.print(text, style="red")
+        return 1
     return 0
 
 

@@ -46,6 +46,11 @@ class PutOffRequests:
         """Whether no request is to be taken last."""
         return not self._last
 
+    @property
+    def count(self) -> int:
+        """How many requests are put off."""
+        return sum(self._last.values())
+
     def has_some_of(self, place: Hashable) -> bool:
         """Whether requests for *place* are to be taken last."""
         return self._names.get(place) in self._last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from scrapy.exceptions import NotConfigured
 
@@ -12,6 +13,8 @@ from scrapy_ezcaptcha.crawl.order import order_problems
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
+
+_MAX_DOMAINS = 5  # that the line at the start names
 
 
 def checked_config(crawler: Crawler, component: type) -> Config:
@@ -31,7 +34,40 @@ def checked_config(crawler: Crawler, component: type) -> Config:
         raise NotConfigured(f"no EzCaptcha key; set {KEY_SOURCES}")
     for warning in (*config.warnings, *order_problems(crawler.settings, component)):
         log.warning(warning)
+    log.info("EzCaptcha: %s", in_words(config))
+    if config.transparent_mode and not (config.allowed_domains or config.max_tasks):
+        log.warning(
+            "Every request to any site may be paid for, because EZCAPTCHA_TRANSPARENT_MODE is True;"
+            " set limits by EZCAPTCHA_ALLOWED_DOMAINS or EZCAPTCHA_MAX_TASKS"
+        )
     return config
+
+
+def in_words(config: Config) -> str:
+    """Return scope, store, proxies and limits in one line, without secrets."""
+    what = "every request" if config.transparent_mode else 'requests with meta["ezcaptcha"]'
+    domains = ", ".join(config.allowed_domains[:_MAX_DOMAINS]) or "any site"
+    if more := len(config.allowed_domains[_MAX_DOMAINS:]):
+        domains += f" and {more} more"
+    proxies = []
+    if config.proxies:
+        count = len(config.proxies)
+        proxies.append(f"a pool of {count} {'proxy' if count == 1 else 'proxies'}")
+    if config.proxy:
+        proxies.append(config.proxy.label)
+    return (
+        f"scope: {what} to {domains}; store: {_store_in_words(config)}; proxies:"
+        f" {' and '.join(proxies) or 'those of the requests'}; limits:"
+        f" {config.max_tasks or 'any number of'} {'task' if config.max_tasks == 1 else 'tasks'},"
+        f" {config.max_concurrent_tasks} at once, {config.max_attempts} for each request"
+    )
+
+
+def _store_in_words(config: Config) -> str:
+    if config.store_url:
+        server = urlsplit(config.store_url)
+        return f"{server.scheme}://{server.netloc.rpartition('@')[2]}"
+    return str(config.store_file or "memory")
 
 
 def log_of(crawler: Crawler) -> logging.LoggerAdapter[logging.Logger]:

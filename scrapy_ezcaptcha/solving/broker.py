@@ -326,6 +326,7 @@ class Broker:
                 self._solving.pop(target.place, None)
 
     def _look(self) -> None:
+        self.solver.progress.look(self.flights, self.requests)
         if self.is_closing():
             self.close()
         elif self.is_busy:

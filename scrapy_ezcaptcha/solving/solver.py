@@ -21,6 +21,7 @@ from scrapy_ezcaptcha.errors import (
 from scrapy_ezcaptcha.lru import Lru
 from scrapy_ezcaptcha.solving.breaker import Breaker
 from scrapy_ezcaptcha.solving.limit import TaskLimit
+from scrapy_ezcaptcha.solving.progress import Progress
 from scrapy_ezcaptcha.stores.lease import TASK_SECONDS
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Solver:
         self._breaker = Breaker(limit, pause)
         self._paths = Breaker(limit * _MAX_BAD_PATHS, pause)  # failures of any paths of a place
         self._limit = TaskLimit(self.config.max_concurrent_tasks)
+        self.progress = Progress(self.config, self.log, self.clock)
         self._creations: set[Deferred[str]] = set()  # calls that create tasks
         self._first_call: DeferredLock | None = DeferredLock()
         self._late: Lru[Place, tuple[str, float]] = Lru(_MAX_PLACES)  # a task, and until when
@@ -130,6 +132,7 @@ class Solver:
         it, another EzCaptchaError if it failed.
         """
         await self._limit.acquire()
+        solve = self.progress.began(target.place)
         try:
             task_id = self._unfinished(target.place, reason, lease)
             solution = await self._continue(task_id, target, lacks) if task_id else None
@@ -143,6 +146,7 @@ class Solver:
             finally:
                 self._end_first_call()
         finally:
+            self.progress.ended(solve)
             self._limit.release()
 
     def has_unfinished(self, place: Place, lease: Lease | None) -> bool:
@@ -257,6 +261,7 @@ class Solver:
         self._limit.created()
         self.ledger.created(task_id, target, reason)
         self.log.info("Task %s created for %s: %s", task_id, _where(target), reason[1])
+        self.progress.tasks_created(self._tasks)
         self._end_first_call()
         if lease is not None:
             lease.note_task(task_id)

@@ -76,3 +76,53 @@ def test_the_sign_of_a_challenge_is_in_the_debug_log(crawl, sandbox):
         "DEBUG: <403 http://captcha.example/> is a challenge, by its challenge form" in result.log
     )
     assert result.signals[0][:4] == ["detected", "http://captcha.example/", 403, "challenge form"]
+
+
+def progress_of(result):
+    return re.findall(r"INFO: (Progress: .+)", result.log)
+
+
+def test_a_crawl_that_waits_long_says_what_for(crawl):
+    with Sandbox(SITES, latency=1.5) as sandbox:
+        settings = {"EZCAPTCHA_PROGRESS_INTERVAL": 0.5, "LOG_LEVEL": "INFO"}
+        result = crawl(sandbox, items(sandbox, "shop.example", 3), settings=settings)
+    lines = progress_of(result)
+    assert len(lines) >= 2
+    label = re.escape(Exit.parse(sandbox.proxy_url()).label)
+    assert re.fullmatch(
+        rf"Progress: 1 solve under way \(shop\.example through {label} for \d+ s\);"
+        r" \d requests? waiting; 1 task created",
+        lines[-1],
+    )
+    assert sandbox.proxy_password not in result.log
+
+
+def test_a_crawl_that_waits_for_nothing_is_silent(crawl):
+    with Sandbox([Site("open.example")]) as sandbox:
+        settings = {"EZCAPTCHA_PROGRESS_INTERVAL": 0.01}
+        result = crawl(sandbox, items(sandbox, "open.example", 5), settings=settings)
+    assert progress_of(result) == []
+
+
+def test_at_the_start_scope_store_proxies_and_limits(crawl, sandbox):
+    settings = {
+        "EZCAPTCHA_MAX_TASKS": 7,
+        "EZCAPTCHA_ALLOWED_DOMAINS": ["shop.example"],
+        "EZCAPTCHA_PROXIES": [sandbox.proxy_url("one")],
+    }
+    result = crawl(sandbox, items(sandbox, "shop.example", 1), settings=settings)
+    (line,) = re.findall(r"INFO: EzCaptcha: scope: (.+)", result.log)
+    assert line == (
+        'requests with meta["ezcaptcha"] to shop.example; store: memory; proxies: a pool of 1'
+        " proxy; limits: 7 tasks, 16 at once, 2 for each request"
+    )
+    assert "may be paid for" not in result.log
+
+
+def test_a_transparent_crawl_without_limits_is_warned_of_once(crawl, sandbox):
+    said = "WARNING: Every request to any site may be paid for"
+    requests = items(sandbox, "shop.example", 1)
+    result = crawl(sandbox, requests, settings={"EZCAPTCHA_TRANSPARENT_MODE": True})
+    assert result.log.count(said) == 1
+    limited = {"EZCAPTCHA_TRANSPARENT_MODE": True, "EZCAPTCHA_MAX_TASKS": 3}
+    assert said not in crawl(sandbox, requests, settings=limited).log

@@ -153,6 +153,21 @@ def test_a_key_that_cannot_be_one_is_refused_without_repeating_it(key):
     assert str(key) not in str(caught.value)
 
 
+def test_an_unknown_name_that_is_like_no_other_gets_no_suggestion():
+    assert read(EZCAPTCHA_FOO=1).warnings == ("there is no setting EZCAPTCHA_FOO",)
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(0, 0.0), ("0", 0.0), ("2.5", 2.5), (None, 30.0)])
+def test_the_progress_interval_may_be_0(value, seconds):
+    assert read(EZCAPTCHA_PROGRESS_INTERVAL=value).progress_interval == seconds
+
+
+@pytest.mark.parametrize("value", [-1, "often", False, float("inf"), [], float("nan")])
+def test_a_progress_interval_that_is_none(value):
+    with pytest.raises(ConfigurationError, match="must be a number of seconds, or 0"):
+        read(EZCAPTCHA_PROGRESS_INTERVAL=value)
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [

@@ -1,0 +1,108 @@
+"""What ``doctor`` says of the proxies of settings and environment: each of them is tried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from scrapy.exceptions import UsageError
+
+from scrapy_ezcaptcha.commands.findings import FAIL, NOTE, PASS, Finding
+from scrapy_ezcaptcha.commands.tunnels import try_tunnels
+from scrapy_ezcaptcha.errors import ExitError
+from scrapy_ezcaptcha.exit import Exit, check_exit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scrapy.settings import BaseSettings
+
+    from scrapy_ezcaptcha.config import Config
+
+
+def check_proxies(
+    settings: BaseSettings, config: Config, url: str, *, offline: bool
+) -> Iterator[Finding]:
+    """Try the proxies of settings and environment, to the site of *url*."""
+    found = False
+    named: dict[str, Exit | str] = {"EZCAPTCHA_PROXY": config.proxy} if config.proxy else {}
+    if settings.getbool("HTTPPROXY_ENABLED"):
+        named |= {
+            f"{scheme}_proxy": url
+            for scheme, url in getproxies().items()
+            if scheme in {"http", "https"}
+        }
+    for name, proxy in named.items():
+        found = True
+        try:
+            exit = proxy if isinstance(proxy, Exit) else Exit.parse(proxy)
+            check_exit(exit, allow_private=config.service_on_loopback)
+        except ExitError as error:
+            yield Finding(FAIL, "proxy", f"{name}: {error}")
+        else:
+            yield _tried(name, exit, settings, url, offline=offline)
+    if not found and not config.proxies:
+        yield Finding(
+            NOTE,
+            "proxy",
+            'none in settings or environment: each request must bring its own meta["proxy"]',
+        )
+
+
+def _tried(name: str, exit: Exit, settings: BaseSettings, url: str, *, offline: bool) -> Finding:
+    if offline:
+        return Finding(NOTE, "proxy", f"{name}: {exit.label}; --offline: not tried")
+    host, port = _host_and_port(url)
+    (answer,) = try_tunnels([exit], host, port, encoding=settings["HTTPPROXY_AUTH_ENCODING"])
+    if answer.is_open:
+        text = f"{name}: {exit.label} opens a tunnel to {host}:{port}, {answer.seconds:.2f} s"
+        return Finding(PASS, "proxy", text)
+    advice = "; look at user name and password" if answer.is_refused else ""
+    text = f"{name}: {exit.label} opens no tunnel to {host}:{port}: {answer.text}{advice}"
+    return Finding(FAIL, "proxy", text)
+
+
+def check_pool(
+    settings: BaseSettings, config: Config, url: str, *, offline: bool
+) -> Iterator[Finding]:
+    """Try the proxies of the pool side by side, to the site of *url*."""
+    exits, (host, port) = config.proxies, _host_and_port(url)
+    if not exits:
+        return
+    noun = "proxy" if len(exits) == 1 else "proxies"
+    if offline:
+        yield Finding(NOTE, "pool", f"{len(exits)} {noun}; --offline: not tried")
+        return
+    width = max(len(exit.label) for exit in exits)
+    answers = try_tunnels(exits, host, port, encoding=settings["HTTPPROXY_AUTH_ENCODING"])
+    count = 0
+    for number, (exit, answer) in enumerate(zip(exits, answers, strict=True), 1):
+        count += answer.is_open
+        verdict = PASS if answer.is_open else FAIL if answer.is_refused else NOTE
+        line = f"{number:>4} {exit.label:<{width}}  {answer.text:<33} {answer.seconds:5.2f} s"
+        yield Finding(verdict, "pool", line)
+    verb = "opens" if len(exits) == 1 else "open"
+    words = f"{count} of {len(exits)} {noun} {verb} a tunnel to {host}:{port}"
+    advice = "" if count else "; are they paid for, and do they allow this site?"
+    yield Finding(PASS if count else FAIL, "pool", words + advice)
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Return to where a tunnel is asked for; many proxies allow no port but 443."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").encode("idna").decode()
+    return f"[{host}]" if ":" in host else host, parts.port or 443
+
+
+def checked_url(url: str) -> str:
+    """Return *url*; raise UsageError if it names no site."""
+    try:
+        parts = urlsplit(url)
+        is_sound = parts.scheme in {"http", "https"} and parts.port != 0
+        host = (parts.hostname or "").encode("idna").decode()
+    except ValueError:
+        is_sound, host = False, ""
+    if not is_sound or not host or not host.isprintable() or " " in host:
+        raise UsageError("--url must begin with http:// or https:// and name a site")
+    return url

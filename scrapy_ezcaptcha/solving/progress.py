@@ -1,0 +1,101 @@
+"""What a crawl waits for, now and then in the log; and a warning before the task limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from scrapy_ezcaptcha.clearances.clearance import Place
+    from scrapy_ezcaptcha.config import Config
+    from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
+    from scrapy_ezcaptcha.solving.flights import Flights
+
+_MAX_SOLVES = 5  # that one line names
+_WARN_AT = 0.8  # of EZCAPTCHA_MAX_TASKS
+
+
+class Progress:
+    """Knows the solves under way, and logs a line every ``EZCAPTCHA_PROGRESS_INTERVAL``.
+
+    *clock* returns the seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self, config: Config, log: logging.LoggerAdapter[Any], clock: Callable[[], float]
+    ) -> None:
+        self._interval = config.progress_interval
+        self._max_tasks = config.max_tasks
+        self._log = log
+        self._clock = clock
+        self._solves: dict[object, tuple[Place, float]] = {}  # since when, the longest first
+        self._tasks = 0
+        self._is_warned = False
+        self._next: float | None = None  # when the next line is due; None: nothing is waited for
+
+    def began(self, place: Place) -> object:
+        """Note that a solve for *place* begins; return what ends it."""
+        solve = object()
+        self._solves[solve] = (place, self._clock())
+        return solve
+
+    def ended(self, solve: object) -> None:
+        """Note that *solve* has ended."""
+        self._solves.pop(solve, None)
+
+    def tasks_created(self, tasks: int) -> None:
+        """Note that the crawl has created *tasks*; warn once if the limit is near."""
+        self._tasks = tasks
+        if self._is_warned or not _WARN_AT * self._max_tasks <= tasks < self._max_tasks:
+            return
+        self._is_warned = True
+        self._log.warning(
+            "%d of %d tasks are created (EZCAPTCHA_MAX_TASKS). At the limit, no more challenges"
+            " are solved in this crawl",
+            tasks,
+            self._max_tasks,
+        )
+
+    def look(self, flights: Flights[Any], requests: WaitingRequests) -> None:
+        """Log a line if it is due; call this now and then, and once when nothing is waited for."""
+        now = self._clock()
+        if not self._interval or not (flights or not requests.is_empty):
+            self._next = None
+        elif self._next is None:
+            self._next = now + self._interval
+        elif now >= self._next:
+            self._next = max(self._next + self._interval, now)
+            waiting = max(requests.count, flights.waiting)  # some wait inside the count
+            self._log.info(self._in_words(now, len(flights), waiting, requests.put_off.count))
+
+    def _in_words(self, now: float, solves: int, requests: int, put_off: int) -> str:
+        longest = list(self._solves.values())[:_MAX_SOLVES]
+        named = [
+            f"{zone} through {exit.label} for {now - began:.0f} s"
+            for (zone, exit), began in longest
+        ]
+        if more := len(self._solves) - len(named):
+            named.append(f"and {more} more")
+        parts = [_count(len(self._solves), "solve") + " under way"]
+        if named:
+            parts[0] += f" ({', '.join(named)})"
+        if (others := solves - len(self._solves)) > 0:
+            how = (
+                "waits for another process or for its"
+                if others == 1
+                else ("wait for another process or for their")
+            )
+            parts.append(f"{_count(others, 'solve')} {how} turn")
+        parts.append(f"{_count(requests, 'request')} waiting")
+        if put_off:
+            parts.append(f"{put_off} put off")
+        limit = f" of {self._max_tasks}" if self._max_tasks else ""
+        is_one = (self._max_tasks or self._tasks) == 1
+        parts.append(f"{self._tasks}{limit} {'task' if is_one else 'tasks'} created")
+        return f"Progress: {'; '.join(parts)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,30 @@
+"""Settings that do not exist, and which one the user may have meant."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+_CUTOFF = 0.6  # of what follows the prefix; below, two names have little in common
+
+# What other libraries and older SDKs call the key.
+_OTHER_NAMES = {"API_KEY": "CLIENT_KEY", "KEY": "CLIENT_KEY"}
+
+
+def unknown_settings(settings: Iterable[str], known: Collection[str], prefix: str) -> Iterator[str]:
+    """Return what to say of each of *settings* that has *prefix* and is not *known*."""
+    for name in sorted(settings):
+        if not name.startswith(prefix) or name in known:
+            continue
+        nearest = _nearest(name.removeprefix(prefix), {one.removeprefix(prefix) for one in known})
+        hint = f"; did you mean {prefix}{nearest}?" if nearest else ""
+        yield f"there is no setting {name}{hint}"
+
+
+def _nearest(name: str, known: Collection[str]) -> str | None:
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
+    return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=_CUTOFF)), None)
