@@ -158,8 +158,12 @@ class PoolExits:
     def _got_exception(self, request: Request, exception: Exception) -> bool:
         failure = failure_of(exception)
         if failure is None:
-            self.pool.ended(request)
-            return False
+            choice = self.pool.ended(request)
+            is_ours = choice is not None and self.targets.leaves_by(request, choice.exit)
+            # A connection that the exit dropped before the tunnel was there ends by a time-out.
+            return (
+                is_ours and choice is not None and self.pool.is_benched(choice.exit, self.clock())
+            )
         return self._failed(request, failure)
 
     def solve_failed(self, exit: Exit, why: str) -> None:

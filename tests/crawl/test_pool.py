@@ -103,7 +103,11 @@ def test_two_exits_per_zone_share_its_requests(crawl: Crawl):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_an_exit_that_dies_in_mid_crawl_costs_one_further_task_for_each_zone(crawl, scheme):
     with Sandbox(zones(6, items=40, latency=0.02), latency=0.3) as sandbox:
-        settings = {"EZCAPTCHA_PROXIES": pool(sandbox, 3, own_port=True), "DOWNLOAD_DELAY": 0.01}
+        settings = {
+            "EZCAPTCHA_PROXIES": pool(sandbox, 3, own_port=True),
+            "DOWNLOAD_DELAY": 0.01,
+            "DOWNLOAD_TIMEOUT": 5,  # Scrapy does not notice that a CONNECT is dropped
+        }
         crawling = crawl.begin(sandbox, requests(6, 240, scheme), settings=settings)
         wait_for(lambda: sandbox.report()["pages"] > 30)
         before = exits_of(sandbox)
