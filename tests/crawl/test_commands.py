@@ -173,6 +173,42 @@ class TestDoctor:
         assert "note store      redis://127.0.0.1:9; --offline: not tried" in done.stdout
         assert "s3cret" not in done.stdout + done.stderr
 
+    def test_the_settings_of_a_spider_count(self, run, sandbox, tmp_path):
+        package = tmp_path / "shops"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "shop.py").write_text(
+            "import scrapy\nclass Shop(scrapy.Spider):\n    name = 'shop'\n"
+            "    custom_settings = {'EZCAPTCHA_MAX_TASKS': 'many'}\n"
+        )
+        (package / "settings.py").write_text("SPIDER_MODULES = ['shops']\n")
+        (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = shops.settings\n")
+        done = run(sandbox, "doctor", "--spider", "shop", **ADDON)
+        assert done.returncode == 1
+        assert "FAIL settings   EZCAPTCHA_MAX_TASKS is 'many'" in done.stdout
+        assert "1 check failed. See:\n" in done.stderr
+        assert "reference/settings" in done.stderr
+        assert run(sandbox, "doctor", **ADDON).returncode == 0
+        done = run(sandbox, "doctor", "--spider", "news", **ADDON)
+        assert done.returncode == 2
+        assert "there is no spider news; there are: shop" in done.stderr + done.stdout
+
+    def test_the_proxy_of_the_settings_is_tried(self, run, sandbox):
+        proxy = sandbox.proxy_url("mine")
+        label = Exit.parse(proxy).label
+        arguments = ("doctor", "--url", "http://shop.example/")
+        settings = {"EZCAPTCHA_PROXY": proxy, **ADDON}
+        done = run(sandbox, *arguments, **settings)
+        assert done.returncode == 0
+        opens = f"EZCAPTCHA_PROXY: {label} opens a tunnel to shop.example:443, "
+        assert f"pass proxy      {opens}" in done.stdout
+        sandbox.exits.other_credentials("mine")
+        done = run(sandbox, *arguments, **settings)
+        assert done.returncode == 1
+        said = "shop.example:443: 407 Proxy Authentication Required; look at user name and password"
+        assert f"FAIL proxy      EZCAPTCHA_PROXY: {label} opens no tunnel to {said}" in done.stdout
+        assert "setup.md#set-the-proxy" in done.stderr or "setup.html#set-the-proxy" in done.stderr
+
     def test_each_proxy_of_the_pool_is_tried(self, run, sandbox):
         pool = [sandbox.proxy_url(user) for user in ("well", "slow", "dead", "gone", "refusing")]
         pool.append(sandbox.proxy_url("closed", own_port=True))
@@ -227,10 +263,10 @@ class TestDoctor:
         done = run(sandbox, "doctor", **ADDON, **pool)
         assert done.returncode == 1
         service = sandbox.api_url.removeprefix("http://")
-        assert f"FAIL pool       0 of 1 proxies open a tunnel to {service}" in done.stdout
+        assert f"FAIL pool       0 of 1 proxy opens a tunnel to {service}" in done.stdout
         done = run(sandbox, "doctor", "--offline", **ADDON, **pool)
         assert done.returncode == 0
-        assert "note pool       1 proxies; --offline: not tried" in done.stdout
+        assert "note pool       1 proxy; --offline: not tried" in done.stdout
 
     @pytest.mark.parametrize("url", ["shop.example", "ftp://shop.example/", "http://:80/"])
     def test_a_url_that_names_no_site(self, run, sandbox, url):
@@ -267,6 +303,18 @@ class TestCheck:
         assert done.returncode == 0
         assert {visit.exit for visit in sandbox.edge.visits} == {"other-exit"}
 
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_a_proxy_that_refuses_is_named(self, run, sandbox, scheme):
+        proxy = sandbox.proxy_url().replace(sandbox.proxy_password, "wrong")
+        done = run(sandbox, "check", f"{scheme}://shop.example/", "--proxy", proxy)
+        assert done.returncode in {1, 2}
+        assert "the proxy refuses the user name and password" in done.stdout + done.stderr
+
+    def test_a_site_without_its_scheme(self, run, sandbox):
+        done = run(sandbox, "check", "shop.example/item/1")
+        assert done.returncode == 2
+        assert "to fetch a page, write https://shop.example/item/1" in done.stderr
+
     def test_a_page_that_cannot_be_fetched(self, run, sandbox):
         done = run(sandbox, "check", "http://127.0.0.1:9/", env={"no_proxy": "*"})
         assert done.returncode == 2
@@ -286,6 +334,23 @@ class TestCheck:
             ("HTTP/2 200\nserver: cloudflare\n\n<input name='jschl_vc'>", "1 no challenge (status"),
             ("<input name='jschl_vc'>", "0 challenge (a page without its headers): challenge form"),
             ("<html></html>", "1 no challenge (a page without its headers)"),
+            ("<p>error code: 1020</p>", "1 no challenge (a page without its headers): block page"),
+            *(
+                (f"HTTP/2 {status}\nserver: cloudflare\n\n{page}", f"1 no challenge (status {said}")
+                for status, page, said in [
+                    (403, '<span class="cf-error-code">1006</span>', "403): block page: the site"),
+                    (403, "<h1>Sorry, you have been blocked</h1>", "403): block page: the site"),
+                    (403, "<b>Error</b> 7", "403): Cloudflare or the site refuses the request"),
+                    (429, "<h1>Error 1015</h1>", "429): rate limit: this address"),
+                    (429, "", "429): rate limit: this address"),
+                    (522, "<p>Error code <span>522</span></p>", "522): origin error 522: the"),
+                    (530, "<h1>Error 1016</h1>", "530): error 1016: Cloudflare cannot find"),
+                    (200, "<div class='x cf-turnstile'></div>", "200): a page with a Turnstile"),
+                    (200, "<p>an article on Error 1020</p>", "200)\n"),
+                    (407, "", "407): the proxy refuses the user name"),
+                ]
+            ),
+            ("HTTP/2 403\nserver: nginx\n\nError 1020", "1 no challenge (status 403)\n"),
             ("HTTP/broken", "2 page: the first line is no HTTP status line"),
             (None, "2 page: No such file"),
         ],
@@ -349,6 +414,12 @@ class TestSolve:
         assert done.returncode == 1
         assert said in done.stderr
         assert sandbox.service.calls == {}
+
+    def test_a_solution_without_a_clearance_is_said(self, run):
+        with Sandbox(latency=0.1, solution={"cookies": None}) as sandbox:
+            done = run(sandbox, "solve", "http://shop.example/")
+        assert done.returncode == 1
+        assert "No clearance came: the solution has no cf_clearance cookie." in done.stderr
 
     def test_a_task_that_fails_is_said_with_its_id(self, run):
         faults = [Fault("getTaskResult", code="ERROR_WEBSITE_NOT_ALLOWED")]
@@ -422,6 +493,8 @@ class TestClearances:
         ("arguments", "left"),
         [
             (["--zone", "www.shop.example"], 2),
+            (["--zone", "https://www.shop.example:8443/item/1"], 2),
+            (["--zone", "news.example/item/1"], 3),
             (["--exit", "http://proxy.example:8000"], 0),
             (["--exit", "http://user:s3cret@proxy.example:8000"], 1),
             (["--exit", "http://proxy.example:9000"], 4),
@@ -433,8 +506,14 @@ class TestClearances:
     def test_some_are_dropped_for_good(self, run, sandbox, kept, arguments, left):
         kept |= {"EZCAPTCHA_CLIENT_KEY": "sandbox-key"}
         done = run(sandbox, "clearances", "--drop", *arguments, **kept)
-        assert f"{4 - left} clearances dropped" in done.stderr
+        noun = "clearance" if left == 3 else "clearances"
+        assert f"{4 - left} {noun} dropped from" in done.stderr
         assert len(run(sandbox, "clearances", **kept).stdout.splitlines()) == left
+
+    def test_a_zone_that_names_no_site(self, run, sandbox, kept):
+        done = run(sandbox, "clearances", "--zone", "https://", **kept)
+        assert done.returncode == 2
+        assert "--zone must be a site" in done.stderr + done.stdout
 
     def test_all_at_once_are_not_dropped_by_mistake(self, run, sandbox, kept):
         done = run(sandbox, "clearances", "--drop", **kept)
@@ -454,7 +533,7 @@ class TestClearances:
             EZCAPTCHA_STORE=redis_server.url,
         )
         assert f"shop.example by {label('user')}: 5 min" in done.stdout
-        assert "1 clearances dropped" in done.stderr
+        assert "1 clearance dropped from" in done.stderr
         assert list(store.everything()) == []
         redis_server.stop()
         done = run(sandbox, "clearances", EZCAPTCHA_STORE=redis_server.url)
@@ -465,7 +544,7 @@ class TestClearances:
         done = run(sandbox, "clearances")
         assert "EZCAPTCHA_STORE is memory" in done.stderr
         done = run(sandbox, "clearances", EZCAPTCHA_STORE=str(tmp_path / "new.sqlite"))
-        assert "No clearances are kept" in done.stderr
+        assert f"There is no store file {tmp_path / 'new.sqlite'}: no crawl" in done.stderr
         assert not (tmp_path / "new.sqlite").exists()
 
 
