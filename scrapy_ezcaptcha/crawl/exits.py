@@ -159,11 +159,10 @@ class PoolExits:
         failure = failure_of(exception)
         if failure is None:
             choice = self.pool.ended(request)
-            is_ours = choice is not None and self.targets.leaves_by(request, choice.exit)
+            if choice is None or not self.targets.leaves_by(request, choice.exit):
+                return False
             # A connection that the exit dropped before the tunnel was there ends by a time-out.
-            return (
-                is_ours and choice is not None and self.pool.is_benched(choice.exit, self.clock())
-            )
+            return self.pool.is_benched(choice.exit, self.clock())
         return self._failed(request, failure)
 
     def solve_failed(self, exit: Exit, why: str) -> None:
