@@ -162,7 +162,7 @@ def test_a_request_not_opted_in_does_not_carry_the_clearance(crawl, sandbox):
 def test_the_cost_is_summed_up_in_one_line(crawl, sandbox):
     settings = {"EZCAPTCHA_LOG_BALANCE": True}
     result = crawl(sandbox, items(sandbox, count=3), settings=settings)
-    assert result.log.count("INFO: EzCaptcha: ") == 2
+    assert result.log.count("INFO: EzCaptcha: ") == 3  # with the line at the start
     assert "EzCaptcha: challenges 3, tasks 1, solved 1, given up 0, reused 0," in result.log
     assert "20 points (0.0020 USD) spent, 99,980 points (9.9980 USD) left" in result.log
     assert result.stats["ezcaptcha/points_spent"] == 20
