@@ -226,6 +226,8 @@ class Pool:
 
         Without those that are benched for the zone, unless no other is left.
         """
+        if not self._benches and not len(self._zone_benches):  # nearly always
+            return list(self.ranking(zone))
         able = [exit for exit in self.ranking(zone) if not self.is_benched(exit, now)]
         good = [
             exit
