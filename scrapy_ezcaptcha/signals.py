@@ -1,8 +1,8 @@
-"""Signals for those who want handling of their own.
+"""Signals that are sent for each challenge.
 
-Connect to them as to Scrapy's; handlers may be coroutine functions. Each challenge
-that a request in scope meets is first *detected*, and then either *solved* or
-*failed*, unless the crawl ends in between::
+Connect to them as to Scrapy's signals. Handlers may be coroutine functions. Each challenge
+of a request in scope is first *detected*, and then either *solved* or *failed*, unless the
+crawl ends in between::
 
     crawler.signals.connect(self.on_failed, signal=signals.challenge_failed)
 """
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
-#: A request in scope met a challenge.
-#: Arguments: ``request``, ``response``, ``sign`` (by what it was told, a string), ``spider``.
+#: The response to a request in scope is a challenge.
+#: Arguments: ``request``, ``response``, ``sign`` (how it was recognized, a string), ``spider``.
 challenge_detected = object()
 
-#: A challenged request is sent again with a clearance, or its page came with the solution. Of
-#: the requests that share one solve, each has this signal.
+#: A challenged request is sent again with a clearance, or its page came with the solution. If
+#: several requests share one solve, the signal is sent for each of them.
 #: Arguments: ``request``, ``response`` (the challenge), ``spider``.
 challenge_solved = object()
 
-#: A challenge stays unsolved and is handed on to the spider.
+#: A challenge stays unsolved, and its page goes on to the spider.
 #: Arguments: ``request``, ``response`` (the challenge), ``error`` (an ``EzCaptchaError``
 #: without secrets), ``spider``.
 challenge_failed = object()

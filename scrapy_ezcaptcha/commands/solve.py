@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--proxy",
         metavar="URL",
-        help="http://user:password@host:port; by default the environment's, or EZCAPTCHA_PROXY",
+        help="http://user:password@host:port; by default the one that a crawl would use",
     )
     parser.add_argument(
         "--rq-data", metavar="JSON", help="for a page that must be fetched by POST: its form"
