@@ -107,13 +107,3 @@ def test_many_exits_have_their_challenges_solved_together(crawl, slow_server):
         crawl_slowly(crawl, sandbox, slow_server, users=users)
         assert len(sandbox.service.tasks) == 40
     assert 0 < slow_server.round_trips < 100
-
-
-def test_requests_by_new_exits_do_not_wait_for_a_server_that_knows_nothing(crawl, slow_server):
-    users = [f"exit{number}" for number in range(200)]
-    with Sandbox([Site("shop.example", Protection(), items=400)], latency=5) as sandbox:
-        crawl_slowly(crawl, sandbox, slow_server, users=users)
-        assert len(sandbox.service.tasks) == 200
-        first_page = [visit.verdict for visit in sandbox.edge.visits].index("page")
-        asked_before = {visit.exit for visit in sandbox.edge.visits[:first_page]}
-    assert len(asked_before) == 200

@@ -989,6 +989,29 @@ class TestSharing:
 
         run(scenario)
 
+    def test_a_slow_store_is_waited_for_at_the_first_request_alone(self, two, run, monkeypatch):
+        monkeypatch.setattr(looks, "_SLOW_SECONDS", 0)
+        monkeypatch.setattr(looks, "_MIN_AGE", 0)
+        ours, theirs, backend, reactor = two
+
+        async def scenario():
+            ours.known.note_challenge(HERE)
+            backend.answers.clear()
+            first = Deferred.fromCoroutine(ours.sharing.refresh(PLACE))
+            assert not first.called
+            backend.answers.set()
+            await first
+            await sleep(reactor, 2 * looks._PAUSE_SECONDS)
+            backend.answers.clear()
+            later = Deferred.fromCoroutine(ours.sharing.refresh(PLACE))
+            is_awaited = not later.called
+            backend.answers.set()
+            await later
+            await close(ours, theirs)
+            return is_awaited
+
+        assert not run(scenario)
+
     def test_where_nobody_is_challenged_the_store_is_asked_less_and_less_often(
         self, two, run, monkeypatch
     ):
