@@ -72,7 +72,7 @@ class TestTables:
         settings |= {"EZCAPTCHA_USE_BODY": "never", "EZCAPTCHA_POLL_INTERVAL": 0.05}
         sites = [Site("shop.example", Protection(max_uses=8)), Site("news.example", Protection())]
         with Sandbox(sites, latency=2) as sandbox:
-            crawl(sandbox, items(sandbox, 1, 20), settings=settings)
+            shop = crawl(sandbox, items(sandbox, 1, 20), settings=settings)
             news = [
                 {"url": f"http://news.example/item/{number}", "meta": via(sandbox, "exit2")}
                 for number in range(10)
@@ -87,7 +87,9 @@ class TestTables:
         assert int(total[1]) == counted["tasks"] == len(tasks)
         assert int(total[2]) == sum(task.solved for task in tasks)
         assert int(total[3]) == counted["pages"]
-        assert float(total[4]) == pytest.approx(counted["seconds"], rel=0.05)
+        ours = sum(one.stats["ezcaptcha/solve_seconds/total"] for one in (shop, result))
+        assert float(total[4]) == pytest.approx(ours, abs=0.06)
+        assert float(total[4]) > counted["seconds"] - 0.06  # the service's own
         assert f"{100_000 - counted['balance']:.0f} points" in done.stdout
         zones = table(done.stdout, "zone")
         for zone in ("shop.example", "news.example"):
@@ -95,7 +97,7 @@ class TestTables:
             assert int(zones[zone]["tasks"]) == len(its)
             assert int(zones[zone]["pages"]) == counted["hosts"][zone]["page"]
             seconds = [task.solved_at - task.created_at for task in its if task.solved]
-            assert float(zones[zone]["median s"]) == pytest.approx(median(seconds), rel=0.05)
+            assert median(seconds) - 0.06 < float(zones[zone]["median s"]) < 2 * median(seconds)
         assert len(table(done.stdout, "exit")) == 2
         assert len(table(done.stdout, "day (UTC)")) <= 2
 
