@@ -174,13 +174,16 @@ def _entries(value: Any, name: str) -> tuple[list[tuple[int, Any]], str]:
         parts = text.split(",") if text else []
         return list(enumerate((part.strip() for part in parts), 1)), "entry"
     try:
-        lines = Path(text).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(text).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         hint = "; it must be a list of proxy URLs, or a path to a file with one per line"
         raise ValueError(f"{name} names a file that cannot be read: {reason}{hint}") from None
     numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
-    return [(n, line) for n, line in numbered if line and not line.startswith("#")], "line"
+    proxies = [(n, line) for n, line in numbered if line and not line.startswith("#")]
+    if not proxies:  # requests would leave by no proxy
+        raise ValueError(f"{name} names a file in which there is no proxy")
+    return proxies, "line"
 
 
 def is_loopback(host: str) -> bool:

@@ -88,7 +88,7 @@ class EzCaptchaMiddleware:
         self._known = known = KnownClearances(
             keeps_changes=store is not None, on_rejected=ledger.rejected
         )
-        later = (lambda: self._sharing, lambda exit: self._broker.leave(exit))  # noqa: PLW0108
+        later = (lambda: self._sharing, lambda: self._broker)
         pool = (config, self._targets, known, *later)
         self._exits = exits = PoolExits.of(*pool, stats=self._stats, log=log, clock=clock)
         on_useless = exits.useless if exits else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scrapy.core.downloader.handlers.http11 import TunnelError
 from scrapy.utils.httpobj import urlparse_cached
@@ -47,12 +47,21 @@ class Failure:
     is_lost: bool = False
 
 
+class Solves(Protocol):
+    """What the broker tells of solves under way: ``flights`` has the place of each."""
+
+    @property
+    def flights(self) -> Any: ...  # noqa: D102
+
+    def leave(self, exit: Exit) -> None: ...  # noqa: D102
+
+
 @dataclass(eq=False)
 class PoolExits:
     """Gives requests their exits, and benches exits that fail.
 
-    ``clock`` returns the seconds of a clock that never goes back. ``on_benched`` is called with
-    an exit that is not used for now.
+    ``clock`` returns the seconds of a clock that never goes back. Who waits for a solve
+    by an exit that is not used for now is told by the broker.
     """
 
     pool: Pool
@@ -62,7 +71,7 @@ class PoolExits:
     stats: StatsCollector
     log: logging.LoggerAdapter[Any]
     clock: Callable[[], float]
-    on_benched: Callable[[Exit], None]
+    get_broker: Callable[[], Solves]
     max_useless: int
 
     @classmethod
@@ -72,7 +81,7 @@ class PoolExits:
         targets: Targets,
         known: KnownClearances,
         sharing: Callable[[], Sharing],
-        on_benched: Callable[[Exit], None],
+        get_broker: Callable[[], Solves],
         *,
         stats: StatsCollector,
         log: logging.LoggerAdapter[Any],
@@ -83,7 +92,7 @@ class PoolExits:
             return None
         pool, benches = Pool.from_config(config), SharedBenches(sharing)
         limit = config.breaker_failures
-        return cls(pool, targets, known, benches, stats, log, clock, on_benched, limit)
+        return cls(pool, targets, known, benches, stats, log, clock, get_broker, limit)
 
     def __post_init__(self) -> None:
         self._is_said = False  # that all are benched, since one worked
@@ -102,7 +111,7 @@ class PoolExits:
             request,
             zone,
             self.clock(),
-            lambda exit: bool(self.known.records((zone, exit))),
+            lambda exit: self._has_clearance((zone, exit)),
             lambda exit: exit.label == chosen,
         )
         if exit is None:
@@ -119,6 +128,8 @@ class PoolExits:
         zone, exit = target.place
         if target.request.meta.get(POOL_KEY) != exit.label:
             return False
+        if self.pool.tries(target.request, exit):
+            return False
         now = self.clock()
         if self.pool.is_benched(exit, now) and not self.pool.has_any(now):
             raise self._none_left()
@@ -127,11 +138,11 @@ class PoolExits:
     def check_zone(self, target: Target) -> None:
         """Raise GivenUp if a further task for the zone of *target* would be of no use either.
 
-        So it is where its exit is benched for the zone, or as many exits are as
+        So it is where a clearance by its exit was of no use to the zone, or by as many exits as
         EZCAPTCHA_BREAKER_FAILURES says.
         """
         zone, exit = target.place
-        benched = self.pool.benched_for(zone, self.clock())
+        benched = self.pool.useless_for(zone, self.clock())
         if exit in benched or len(benched) >= self.max_useless:
             raise GivenUp(
                 "ZONE_GIVEN_UP",
@@ -149,10 +160,14 @@ class PoolExits:
         if is_own:
             return self._failed(request, Failure("it refuses the user name and password"))
         choice = self.pool.ended(request)
-        if choice is not None and response.status < 500 and self.pool.worked(choice):
+        if choice is None or response.status >= 500:
+            return False
+        if self.pool.worked(choice):
             self._is_said = False
             self.log.info("The proxy %s works again", choice.exit.label)
             self.benches.end(choice.exit)
+        for exit in self.pool.blamed(choice):
+            self._bench(exit, "it does not reach sites that other proxies reach")
         return False
 
     def _got_exception(self, request: Request, exception: Exception) -> bool:
@@ -173,7 +188,7 @@ class PoolExits:
         """Note that a clearance for *place* was of no use, to one *path* alone if that is given."""
         zone, exit = place
         if path is None:
-            self._bench(exit, "its clearance was rejected at once", zone=zone)
+            self._bench(exit, "its clearance was rejected at once", zone=zone, is_useless=True)
 
     def benched_elsewhere(self, place: Place, seconds: float) -> None:
         """Note that another process does not use the exit of *place* for so many seconds."""
@@ -184,23 +199,31 @@ class PoolExits:
                 exit.label,
                 seconds,
             )
-            self.on_benched(exit)
+            self.get_broker().leave(exit)
 
     def _failed(self, request: Request, failure: Failure) -> bool:
         choice = self.pool.ended(request)
         if choice is None or not self.targets.leaves_by(request, choice.exit):
             return False
-        zone, is_bad = None, True
-        if not failure.is_sure:
-            is_bad, zone = self.pool.doubt(choice.exit, choice.zone, is_lost=failure.is_lost)
-        if is_bad:
+        zone, is_lost = None if failure.is_sure else choice.zone, failure.is_lost
+        if zone is None or self.pool.doubt(choice.exit, zone, is_lost=is_lost):
             self._bench(choice.exit, failure.why, number=choice.number, zone=zone)
         return True
 
+    def _has_clearance(self, place: Place) -> bool:
+        """Whether there is a clearance for *place*, or there will be one soon."""
+        return bool(self.known.records(place)) or place in self.get_broker().flights
+
     def _bench(
-        self, exit: Exit, why: str, *, number: int | None = None, zone: str | None = None
+        self,
+        exit: Exit,
+        why: str,
+        *,
+        number: int | None = None,
+        zone: str | None = None,
+        is_useless: bool = False,
     ) -> None:
-        seconds = self.pool.bench(exit, self.clock(), number, zone)
+        seconds = self.pool.bench(exit, self.clock(), number, zone, is_useless=is_useless)
         if seconds is None:
             return
         self.stats.inc_value("ezcaptcha/proxies/benched")
@@ -209,7 +232,7 @@ class PoolExits:
         self.log.info(message, exit.label, where, seconds, why)
         if zone is None:
             self.benches.bench(exit, seconds)
-            self.on_benched(exit)
+            self.get_broker().leave(exit)
 
     def _none_left(self) -> NoExitLeft:
         error = NoExitLeft(len(self.pool.exits))

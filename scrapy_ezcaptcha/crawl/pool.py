@@ -31,6 +31,9 @@ _MAX_DOUBLINGS = 4
 # An exit that loses so many connections of one zone, with no answer in between, has failed.
 _MAX_LOST = 3
 
+# It has failed for all zones if there are so many that others reached, and it did not.
+_MAX_UNREACHED = 2
+
 _MAX_ZONES = 10_000
 
 # An exit has at most so many times its fair share of zones, where the zones are spread by load.
@@ -48,11 +51,15 @@ class Choice:
 
 @dataclass
 class Bench:
-    """How an exit failed: how often in a row, until when it is not used, by which choice."""
+    """How an exit failed: how often in a row, until when it is not used, by which choice.
+
+    *is_useless*: because a clearance was of no use, and not because it could not be reached.
+    """
 
     times: int = 0
     until: float = 0.0
     number: int = 0
+    is_useless: bool = False
 
 
 @dataclass
@@ -60,6 +67,7 @@ class _Doubts:
     """What may be the fault of an exit or of a site, since the exit last brought an answer."""
 
     zones: set[str] = field(default_factory=set)  # which could not be reached
+    reached: set[str] = field(default_factory=set)  # those that others have reached since then
     lost: Counter[str] = field(default_factory=Counter)  # connections, by zone
 
 
@@ -153,10 +161,17 @@ class Pool:
         able = self._able(zone, now)
         return exit in self._members and bool(able) and exit not in able
 
-    def benched_for(self, zone: str, now: float) -> list[Exit]:
-        """Return the exits that are benched for *zone* alone."""
+    def tries(self, request: Any, exit: Exit) -> bool:
+        """Whether *request* was chosen to try *exit*, which was benched until then."""
+        choice, bench = self._choices.get(request), self._benches.get(exit)
+        if choice is None or bench is None:
+            return False
+        return choice.exit == exit and choice.number > bench.number
+
+    def useless_for(self, zone: str, now: float) -> list[Exit]:
+        """Return the exits that are benched for *zone*, because a clearance was of no use."""
         benches = ((exit, self._zone_benches.get((zone, exit))) for exit in self.exits)
-        return [exit for exit, bench in benches if bench is not None and now < bench.until]
+        return [exit for exit, b in benches if b is not None and b.is_useless and now < b.until]
 
     def has_any(self, now: float) -> bool:
         """Whether there is an exit that is not benched for all zones."""
@@ -168,20 +183,31 @@ class Pool:
         return bench is not None and now < bench.until
 
     def bench(
-        self, exit: Exit, now: float, number: int | None = None, zone: str | None = None
+        self,
+        exit: Exit,
+        now: float,
+        number: int | None = None,
+        zone: str | None = None,
+        *,
+        is_useless: bool = False,
     ) -> float | None:
         """Bench *exit*, for all zones or for *zone*; return for how many seconds.
 
-        None if that is no news: it was benched after choice *number* was made.
+        None if that is no news: it was benched after choice *number* was made. *is_useless*: a
+        clearance that it got for *zone* was of no use.
         """
         benches: Any = self._benches if zone is None else self._zone_benches
         key = exit if zone is None else (zone, exit)
         bench = benches.get(key) or Bench()
-        is_known = now < bench.until if number is None else number <= bench.number
+        is_on = now < bench.until
+        is_known = number <= bench.number if number is not None else is_on
+        if is_useless and not bench.is_useless:
+            is_known = False
         if exit not in self._members or is_known:
             return None
         seconds: float = self._seconds * 2 ** min(bench.times, _MAX_DOUBLINGS)
-        benched = Bench(bench.times + 1, now + seconds, self._number)
+        is_useless = is_useless or (is_on and bench.is_useless)
+        benched = Bench(bench.times + 1, now + seconds, self._number, is_useless)
         if zone is None:
             self._benches[exit] = benched
             self._doubts.pop(exit, None)
@@ -197,18 +223,31 @@ class Pool:
         self._benches[exit] = Bench(bench.times if bench else 1, now + seconds, self._number)
         return True
 
-    def doubt(self, exit: Exit, zone: str, *, is_lost: bool) -> tuple[bool, str | None]:
+    def doubt(self, exit: Exit, zone: str, *, is_lost: bool) -> bool:
         """Note that *zone* could not be reached by *exit*; it may be the fault of either.
 
-        *is_lost*: the connection was lost. Returns whether the exit is to be benched, and the
-        zone, None for all zones: those where a second zone could not be reached either.
+        *is_lost*: the connection was lost. Returns whether the exit is to be benched for the zone.
         """
         doubts = self._doubts.setdefault(exit, _Doubts())
         doubts.lost[zone] += is_lost
         if is_lost and doubts.lost[zone] < _MAX_LOST:
-            return False, None
+            return False
         doubts.zones.add(zone)
-        return True, zone if len(doubts.zones) == 1 else None
+        return True
+
+    def blamed(self, choice: Choice) -> list[Exit]:
+        """Note that an exit reached a zone; return those whose fault it is that they did not.
+
+        A site that is down cannot be reached by any exit. So an exit has failed if it could not
+        reach two zones that others reached after it.
+        """
+        blamed = []
+        for exit, doubts in self._doubts.items():
+            if exit != choice.exit and choice.zone in doubts.zones:
+                doubts.reached.add(choice.zone)
+                if len(doubts.reached) >= _MAX_UNREACHED:
+                    blamed.append(exit)
+        return blamed
 
     def worked(self, choice: Choice) -> bool:
         """Note that the exit brought an answer; True if it was benched before."""

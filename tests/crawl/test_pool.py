@@ -13,6 +13,7 @@ from support import Crawl, CrawlResult, forms, wait_for
 from scrapy_ezcaptcha.crawl.pool import ranked
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.sandbox import Sandbox
+from scrapy_ezcaptcha.sandbox.http import Call, Reply
 from scrapy_ezcaptcha.sandbox.sites import Protection, Site
 
 
@@ -315,3 +316,90 @@ def test_useless_clearances_bench_the_exit_for_that_zone_alone(crawl: Crawl):
     assert {tasks[f"zone{number}.example"] for number in (1, 2, 3)} == {1}
     assert Counter(page["status"] for page in result.pages) == {200: 60, 403: 20}
     assert "is not used for zone0.example for" in result.log
+
+
+class DeadSites(Sandbox):
+    """Its proxy refuses tunnels to some hosts, by whatever exit."""
+
+    def _by_exit(self, call: Call, user: str) -> Reply:
+        if call.method == "CONNECT" and call.target.startswith("dead"):
+            return Reply(502, body=b"no such host")
+        return super()._by_exit(call, user)
+
+
+def test_sites_that_are_down_cost_neither_tasks_nor_pages_of_others(crawl: Crawl):
+    with DeadSites(zones(30), latency=0.5) as sandbox:
+        dead = [
+            {"url": f"https://dead{number % 10}.example/{number}", "meta": {"ezcaptcha": True}}
+            for number in range(40)
+        ]
+        plan = requests(30, 120, "https")
+        for number, request in enumerate(dead):
+            plan.insert(number * 3, request)
+        result = crawl(sandbox, plan, settings={"EZCAPTCHA_PROXIES": pool(sandbox, 5)})
+        assert len(sandbox.service.tasks) == 30
+    assert Counter(page["status"] for page in result.pages) == {200: 120}
+    assert {error["type"] for error in result.errors} == {"TunnelError"}
+    assert len(result.errors) == 40
+
+
+def test_a_zone_that_some_exits_do_not_reach_is_solved_by_another(crawl: Crawl):
+    with Sandbox(zones(1), latency=0.3) as sandbox:
+        proxies = pool(sandbox, 5)
+        order = [exit.username for exit in ranked("zone0.example", list(map(Exit.parse, proxies)))]
+        sandbox.exits.dead(*order[:3], status=502)
+        settings = {"EZCAPTCHA_PROXIES": proxies, "RETRY_ENABLED": True}
+        result = crawl(sandbox, requests(1, 20, "https"), settings=settings)
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages(result, 20)
+
+
+def late(zone: str, count: int) -> list[dict[str, Any]]:
+    """Requests that a slow site redirects to *zone*."""
+    return [
+        {
+            "url": f"http://slow.example/redirect?to=http://{zone}/item/{number}",
+            "meta": {"ezcaptcha": True},
+        }
+        for number in range(10, 10 + count)
+    ]
+
+
+def first_exit(zone: str, proxies: list[str]) -> str:
+    return ranked(zone, [Exit.parse(url) for url in proxies])[0].username
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_an_exit_whose_time_is_over_is_tried_by_another_zone(crawl, tmp_path, is_shared):
+    sites = [*zones(30), Site("slow.example", latency=2.5)]
+    with Sandbox(sites, latency=0.3) as sandbox:
+        proxies = pool(sandbox, 2, own_port=True)
+        first = first_exit("zone0.example", proxies)
+        other = next(z.zone for z in zones(30)[1:] if first_exit(z.zone, proxies) == first)
+        settings = {"EZCAPTCHA_PROXIES": proxies, "EZCAPTCHA_BREAKER_SECONDS": 1}
+        if is_shared:
+            settings["EZCAPTCHA_STORE"] = str(tmp_path / "store.sqlite")
+        sandbox.exits.dead(first)
+        crawling = crawl.begin(sandbox, [*requests(1, 3), *late(other, 1)], settings=settings)
+        wait_for(lambda: len(sandbox.service.tasks) == 1)
+        sandbox.exits.working(first)
+        result = crawling.result()
+        assert exits_of(sandbox)[other] == {first}
+        assert len(sandbox.service.tasks) == 2
+    assert_all_pages(result, 4)
+    assert "works again" in result.log
+
+
+def test_an_exit_that_comes_back_during_a_solve_costs_no_second_one(crawl: Crawl):
+    with Sandbox([*zones(1), Site("slow.example", latency=2)], latency=4) as sandbox:
+        proxies = pool(sandbox, 3, own_port=True)
+        first = first_exit("zone0.example", proxies)
+        sandbox.exits.dead(first)
+        settings = {"EZCAPTCHA_PROXIES": proxies, "EZCAPTCHA_BREAKER_SECONDS": 1}
+        plan = [*requests(1, 3), *late("zone0.example", 3)]
+        crawling = crawl.begin(sandbox, plan, settings=settings)
+        wait_for(lambda: len(sandbox.service.tasks) == 1)
+        sandbox.exits.working(first)
+        result = crawling.result()
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages(result, 6)

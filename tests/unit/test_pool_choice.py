@@ -16,7 +16,7 @@ from twisted.web.client import ResponseFailed
 
 from scrapy_ezcaptcha.config import Config
 from scrapy_ezcaptcha.crawl.exits import failure_of
-from scrapy_ezcaptcha.crawl.pool import Pool, ranked
+from scrapy_ezcaptcha.crawl.pool import Choice, Pool, ranked
 from scrapy_ezcaptcha.errors import ConfigurationError
 from scrapy_ezcaptcha.exit import Exit
 
@@ -155,14 +155,48 @@ def test_an_exit_benched_for_one_zone_serves_the_others():
     assert not pool.can_leave(first, "zone", 0.0)
 
 
-def test_one_site_that_cannot_be_reached_benches_the_exit_for_that_site_alone():
+def reached(pool, zone, exit):
+    """Note that *zone* answered by *exit*; return who is to blame for not having reached it."""
+    return pool.blamed(Choice(zone, exit, 1))
+
+
+def test_sites_that_no_exit_reaches_are_no_fault_of_an_exit():
     pool = Pool(exits(3), 1, SECONDS)
-    exit = pool.exits[0]
-    assert pool.doubt(exit, "one", is_lost=False) == (True, "one")
-    assert pool.doubt(exit, "one", is_lost=False) == (True, "one")
-    assert pool.doubt(exit, "two", is_lost=False) == (True, None)
+    first, second, third = pool.exits
+    for zone in ("one", "two", "three"):
+        for exit in pool.exits:
+            assert pool.doubt(exit, zone, is_lost=False)
+    assert reached(pool, "four", first) == []
+    assert reached(pool, "one", second) == []
+    assert reached(pool, "one", third) == []  # the same one again
+    assert set(reached(pool, "two", second)) == {first, third}
+
+
+def test_a_zone_loses_some_connections_before_its_exit_is_doubted():
+    pool = Pool(exits(3), 1, SECONDS)
     lost = [pool.doubt(pool.exits[1], "one", is_lost=True) for _ in range(3)]
-    assert lost == [(False, None), (False, None), (True, "one")]
+    assert lost == [False, False, True]
+
+
+def test_the_request_that_tries_an_exit_does_not_leave_it():
+    pool = Pool(exits(2), 1, SECONDS)
+    first, before, request = pool.ranking("zone")[0], Request(), Request()
+    choose(pool, "zone", request=before)
+    pool.bench(first, 0.0)
+    assert choose(pool, "zone", SECONDS, request=request) == first
+    assert pool.tries(request, first)
+    assert not pool.tries(before, first)
+
+
+def test_only_useless_clearances_give_a_zone_up():
+    pool = Pool(exits(2), 1, SECONDS)
+    first, second = pool.exits
+    pool.bench(first, 0.0, zone="zone")
+    assert pool.useless_for("zone", 1.0) == []
+    assert pool.bench(first, 1.0, zone="zone", is_useless=True) is not None
+    pool.bench(second, 1.0, zone="zone", is_useless=True)
+    assert pool.useless_for("zone", 1.0) == [first, second]
+    assert pool.bench(second, 2.0, zone="zone", is_useless=True) is None
 
 
 class DownloadConnectionRefusedError(Exception):
@@ -223,6 +257,16 @@ def test_a_pool_may_stand_in_a_file(tmp_path):
         assert [exit.url for exit in config_of(path).proxies] == [ONE, TWO]
     file.write_text(f"# ours\n{ONE}\nhttp://two.example\n")
     with pytest.raises(ConfigurationError, match=r"EZCAPTCHA_PROXIES: line 3: .*no user name"):
+        config_of(file)
+    file.write_text(f"{ONE}\n", encoding="utf-8-sig")  # as Windows' editor does
+    assert [exit.url for exit in config_of(file).proxies] == [ONE]
+
+
+@pytest.mark.parametrize("text", ["", "# none yet\n\n"])
+def test_a_file_without_proxies_stops_the_crawl(tmp_path, text):
+    file = tmp_path / "proxies.txt"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match="a file in which there is no proxy"):
         config_of(file)
 
 
