@@ -35,25 +35,36 @@ _UNAUTHORIZED = 407
 
 # By class names: those of scrapy.exceptions are newer than the oldest Scrapy that is supported.
 _REFUSED = frozenset({"DownloadConnectionRefusedError", "CannotResolveHostError", "DNSLookupError"})
+_TIMEOUT = "DownloadTimeoutError"
+_TOO_LONG = "took longer than"  # Scrapy's text where DOWNLOAD_TIMEOUT is over
 _LOST = (twisted_errors.ConnectionLost, twisted_errors.ConnectionDone)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How a request failed: because of the exit for *sure*, or of the exit or the site."""
+    """How a request failed: because of the exit for *sure*, or of the exit or the site.
+
+    *is_lost*: several such failures are needed. *is_sent_on*: the request goes on by the pool,
+    also if the exit is not benched.
+    """
 
     why: str
     is_sure: bool = True
     is_lost: bool = False
+    is_sent_on: bool = True
 
 
 class Solves(Protocol):
-    """What the broker tells of solves under way: ``flights`` has the place of each."""
+    """What the broker tells of solves under way."""
 
     @property
-    def flights(self) -> Any: ...  # noqa: D102
+    def flights(self) -> Any:
+        """Contains the place of each solve."""
+        ...
 
-    def leave(self, exit: Exit) -> None: ...  # noqa: D102
+    def leave(self, exit: Exit) -> None:
+        """Have all who wait for a solve through *exit* go on by another exit."""
+        ...
 
 
 @dataclass(eq=False)
@@ -160,7 +171,7 @@ class PoolExits:
         if is_own:
             return self._failed(request, Failure("it refuses the user name and password"))
         choice = self.pool.ended(request)
-        if choice is None or response.status >= 500:
+        if choice is None or response.status >= 500 or "cached" in response.flags:
             return False
         if self.pool.worked(choice):
             self._is_said = False
@@ -176,7 +187,6 @@ class PoolExits:
             choice = self.pool.ended(request)
             if choice is None or not self.targets.leaves_by(request, choice.exit):
                 return False
-            # A connection that the exit dropped before the tunnel was there ends by a time-out.
             return self.pool.is_benched(choice.exit, self.clock())
         return self._failed(request, failure)
 
@@ -208,7 +218,8 @@ class PoolExits:
         zone, is_lost = None if failure.is_sure else choice.zone, failure.is_lost
         if zone is None or self.pool.doubt(choice.exit, zone, is_lost=is_lost):
             self._bench(choice.exit, failure.why, number=choice.number, zone=zone)
-        return True
+            return True
+        return failure.is_sent_on or self.pool.is_benched(choice.exit, self.clock())
 
     def _has_clearance(self, place: Place) -> bool:
         """Whether there is a clearance for *place*, or there will be one soon."""
@@ -245,7 +256,8 @@ class PoolExits:
 def failure_of(exception: Exception) -> Failure | None:
     """Return what *exception* says of the exit; None if that is not its fault.
 
-    A download that takes too long is the site's fault, and so is an error of TLS in a tunnel.
+    An error of TLS in a tunnel is the site's fault. A download that takes too long may be: Scrapy
+    does not notice that a proxy does not answer a CONNECT, or drops it.
     """
     causes = [exception, exception.__cause__]
     names = {base.__name__ for cause in causes for base in type(cause).__mro__}
@@ -253,11 +265,14 @@ def failure_of(exception: Exception) -> Failure | None:
         is_sure = re.search(rf"\b{_UNAUTHORIZED}\b", str(exception)) is not None
         why = "user name and password" if is_sure else "a tunnel to the site"
         return Failure(f"it refuses {why}", is_sure)
-    if any(isinstance(cause, twisted_errors.TimeoutError) for cause in causes):
+    is_timeout = any(isinstance(cause, twisted_errors.TimeoutError) for cause in causes)
+    if is_timeout and _TOO_LONG not in str(exception):
         return Failure("it does not answer")
     is_no_connection = any(isinstance(cause, twisted_errors.ConnectError) for cause in causes)
-    if is_no_connection or not _REFUSED.isdisjoint(names):
+    if not is_timeout and (is_no_connection or not _REFUSED.isdisjoint(names)):
         return Failure("it refuses connections")
+    if is_timeout or _TIMEOUT in names:
+        return Failure("requests time out", is_sure=False, is_lost=True, is_sent_on=False)
     reasons = [reason for cause in causes for reason in getattr(cause, "reasons", ())]
     lost = [reason.check(*_LOST) for reason in reasons]
     if isinstance(exception, _LOST) or (lost and all(lost)):

@@ -148,10 +148,6 @@ class Pool:
         self._given.put((zone, exit), (self._given.get((zone, exit)) or 0) + 1)
         return exit
 
-    def choice_of(self, request: Any) -> Choice | None:
-        """Return what was chosen for *request*, if it is under way."""
-        return self._choices.get(request)
-
     def ended(self, request: Any) -> Choice | None:
         """Note that *request* is under way no more; return what was chosen for it."""
         return self._choices.pop(request, None)
@@ -200,10 +196,9 @@ class Pool:
         key = exit if zone is None else (zone, exit)
         bench = benches.get(key) or Bench()
         is_on = now < bench.until
-        is_known = number <= bench.number if number is not None else is_on
-        if is_useless and not bench.is_useless:
-            is_known = False
-        if exit not in self._members or is_known:
+        is_known = is_on if number is None else number <= bench.number
+        is_news = is_useless and not bench.is_useless
+        if exit not in self._members or (is_known and not is_news):
             return None
         seconds: float = self._seconds * 2 ** min(bench.times, _MAX_DOUBLINGS)
         is_useless = is_useless or (is_on and bench.is_useless)

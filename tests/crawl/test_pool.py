@@ -122,6 +122,19 @@ def test_an_exit_that_dies_in_mid_crawl_costs_one_further_task_for_each_zone(cra
     assert result.stat("proxies/benched") == 1
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_exit_that_never_answers_is_left(crawl: Crawl, scheme: str):
+    """It accepts connections, so the requests end by DOWNLOAD_TIMEOUT alone."""
+    with Sandbox(zones(1, items=20), latency=0.3) as sandbox:
+        proxies = pool(sandbox, 3)
+        first = ranked("zone0.example", [Exit.parse(proxy) for proxy in proxies])[0]
+        sandbox.exits.slow(first.username, 600)
+        settings = {"EZCAPTCHA_PROXIES": proxies, "DOWNLOAD_TIMEOUT": 2, "RETRY_ENABLED": True}
+        result = crawl(sandbox, requests(1, 20, scheme), settings=settings)
+        assert len(sandbox.service.tasks) == 1
+    assert_all_pages(result, 20)
+
+
 def test_an_exit_that_comes_back_is_used_again(crawl: Crawl):
     with Sandbox(zones(1, items=200), latency=0.3) as sandbox:
         settings = {
