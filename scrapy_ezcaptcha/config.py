@@ -16,7 +16,7 @@ from scrapy.settings import BaseSettings
 
 from scrapy_ezcaptcha.errors import ConfigurationError, ExitError
 from scrapy_ezcaptcha.exit import Exit, is_loopback, read_pool
-from scrapy_ezcaptcha.spelling import unknown_settings
+from scrapy_ezcaptcha.words import unknown_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,9 +78,11 @@ def _seconds(value: Any) -> float:
     return number
 
 
-def _seconds_or_none(value: Any) -> float:
+def _seconds_or_zero(value: Any) -> float:
+    if value in (0, "0") and value is not False:
+        return 0.0
     try:
-        return _seconds(value) if value is False or value not in (0, "0") else 0.0
+        return _seconds(value)
     except ValueError:
         raise ValueError("{name} is {value!r}, must be a number of seconds, or 0") from None
 
@@ -180,7 +182,7 @@ class Config:
     log_balance: Annotated[bool, _boolean] = False
     impersonate: Annotated[bool, _boolean] = False
     ledger: Annotated[Path | None, _file] = None
-    progress_interval: Annotated[float, _seconds_or_none] = 30.0
+    progress_interval: Annotated[float, _seconds_or_zero] = 30.0
     warnings: tuple[str, ...] = ()  # what looks like a mistake, but stops nothing
 
     @property

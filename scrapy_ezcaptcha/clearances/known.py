@@ -13,6 +13,7 @@ from uuid import uuid4
 from scrapy_ezcaptcha.clearances.clearance import CLEARANCE_COOKIE
 from scrapy_ezcaptcha.clearances.record import Record, Seen, Verdict, best_for, tries_others
 from scrapy_ezcaptcha.lru import Lru
+from scrapy_ezcaptcha.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -178,7 +179,7 @@ class KnownClearances:
             return now
         if verdict is Verdict.EXPIRED:
             self._served.put(carried.id, True)  # be it by another process
-            pages = f"{record.pages} page{'' if record.pages == 1 else 's'}"
+            pages = counted(record.pages, "page")
             reason = ("rejected", f"the last clearance was rejected after serving {pages}")
             self._note_yield(carried.place, record.pages)
             self._drop(carried.place, carried.id, reason, unused=False)
@@ -236,8 +237,7 @@ class KnownClearances:
         """Take over what other processes know of *place*: clearances, and ids of rejected ones.
 
         An id has True if no host had ever accepted the clearance. Cookies that were renewed here
-        after number *since* stay. Returns the ids of clearances that are new here, and of those
-        newly known to be useless.
+        after number *since* stay. Returns the ids of new clearances, and of new useless ones.
         """
         useless = []
         for clearance_id, unused in rejected.items():

@@ -14,6 +14,7 @@ from scrapy_ezcaptcha.config import Config
 from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.stores import StoreError, open_store
+from scrapy_ezcaptcha.words import counted
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -59,10 +60,9 @@ def run(settings: BaseSettings, options: Namespace) -> int:
             if options.drop:
                 store.drop([(name, record.clearance.id, False)])
             stdout().print(_in_words(record))
-        noun = "clearance" if count == 1 else "clearances"
-        chosen = " chosen" if options.zone or options.exit else ""
+        chosen = " chosen" if (options.zone or options.exit) and not options.drop else ""
         where = "dropped from" if options.drop else "in"
-        stderr().print(f"{count} {noun}{'' if options.drop else chosen} {where} {store}")
+        stderr().print(f"{counted(count, 'clearance')}{chosen} {where} {store}")
         store.close()
     except (StoreError, ExitError) as error:
         stderr().print(str(error), style="red")

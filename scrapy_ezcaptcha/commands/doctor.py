@@ -28,6 +28,7 @@ from scrapy_ezcaptcha.middleware import EzCaptchaMiddleware
 from scrapy_ezcaptcha.service.client import EzCaptchaClient
 from scrapy_ezcaptcha.service.wire import points_in_words
 from scrapy_ezcaptcha.stores import StoreError, open_store
+from scrapy_ezcaptcha.words import counted
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -69,8 +70,7 @@ def run(settings: BaseSettings, options: Namespace) -> int:
     except (Interrupted, KeyboardInterrupt):
         return 130
     if failed:
-        noun = "check" if len(failed) == 1 else "checks"
-        stderr().print(f"{len(failed)} {noun} failed. See:", style="bold red")
+        stderr().print(f"{counted(len(failed), 'check')} failed. See:", style="bold red")
         for page in dict.fromkeys(map(page_on, failed)):
             stderr().print(f"  {page}")
     return 1 if failed else 0

@@ -12,6 +12,7 @@ from scrapy_ezcaptcha.commands.findings import FAIL, NOTE, PASS, Finding
 from scrapy_ezcaptcha.commands.tunnels import try_tunnels
 from scrapy_ezcaptcha.errors import ExitError
 from scrapy_ezcaptcha.exit import Exit, check_exit
+from scrapy_ezcaptcha.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,8 @@ def check_proxies(
     named: dict[str, Exit | str] = {"EZCAPTCHA_PROXY": config.proxy} if config.proxy else {}
     if settings.getbool("HTTPPROXY_ENABLED"):
         named |= {
-            f"{scheme}_proxy": url
-            for scheme, url in getproxies().items()
+            f"{scheme}_proxy": proxy
+            for scheme, proxy in getproxies().items()
             if scheme in {"http", "https"}
         }
     for name, proxy in named.items():
@@ -70,22 +71,22 @@ def check_pool(
     exits, (host, port) = config.proxies, _host_and_port(url)
     if not exits:
         return
-    noun = "proxy" if len(exits) == 1 else "proxies"
+    count = counted(len(exits), "proxy", "proxies")
     if offline:
-        yield Finding(NOTE, "pool", f"{len(exits)} {noun}; --offline: not tried")
+        yield Finding(NOTE, "pool", f"{count}; --offline: not tried")
         return
     width = max(len(exit.label) for exit in exits)
     answers = try_tunnels(exits, host, port, encoding=settings["HTTPPROXY_AUTH_ENCODING"])
-    count = 0
+    opened = 0
     for number, (exit, answer) in enumerate(zip(exits, answers, strict=True), 1):
-        count += answer.is_open
+        opened += answer.is_open
         verdict = PASS if answer.is_open else FAIL if answer.is_refused else NOTE
         line = f"{number:>4} {exit.label:<{width}}  {answer.text:<33} {answer.seconds:5.2f} s"
         yield Finding(verdict, "pool", line)
     verb = "opens" if len(exits) == 1 else "open"
-    words = f"{count} of {len(exits)} {noun} {verb} a tunnel to {host}:{port}"
-    advice = "" if count else "; are they paid for, and do they allow this site?"
-    yield Finding(PASS if count else FAIL, "pool", words + advice)
+    words = f"{opened} of {count} {verb} a tunnel to {host}:{port}"
+    advice = "" if opened else "; are they paid for, and do they allow this site?"
+    yield Finding(PASS if opened else FAIL, "pool", words + advice)
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

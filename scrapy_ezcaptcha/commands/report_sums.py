@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from scrapy_ezcaptcha.service.wire import POINTS_PER_DOLLAR, points_in_words
 from scrapy_ezcaptcha.solving.entries import READY
+from scrapy_ezcaptcha.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -124,7 +125,7 @@ def summary(contents: Contents, price: float | None) -> list[str]:
     is_known = sums.points is not None
     cost = at_least + points_in_words(sums.points or 0.0) if is_known else "cost not known"
     total = (
-        f"{count:,} task{'' if count == 1 else 's'} from {first:%Y-%m-%d %H:%M} to"
+        f"{counted(count, 'task')} from {first:%Y-%m-%d %H:%M} to"
         f" {last:%Y-%m-%d %H:%M} UTC: {sums.solved:,} solved, {sums.pages:,} pages,"
         f" {sum(sums.seconds):,.1f} s of solving, {cost}"
     )

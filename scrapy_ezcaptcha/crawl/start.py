@@ -10,6 +10,7 @@ from scrapy.exceptions import NotConfigured
 
 from scrapy_ezcaptcha.config import KEY_SOURCES, Config
 from scrapy_ezcaptcha.crawl.order import order_problems
+from scrapy_ezcaptcha.words import counted
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -51,15 +52,14 @@ def in_words(config: Config) -> str:
         domains += f" and {more} more"
     proxies = []
     if config.proxies:
-        count = len(config.proxies)
-        proxies.append(f"a pool of {count} {'proxy' if count == 1 else 'proxies'}")
+        proxies.append(f"a pool of {counted(len(config.proxies), 'proxy', 'proxies')}")
     if config.proxy:
         proxies.append(config.proxy.label)
+    tasks = counted(config.max_tasks, "task") if config.max_tasks else "any number of tasks"
     return (
         f"scope: {what} to {domains}; store: {_store_in_words(config)}; proxies:"
         f" {' and '.join(proxies) or 'those of the requests'}; limits:"
-        f" {config.max_tasks or 'any number of'} {'task' if config.max_tasks == 1 else 'tasks'},"
-        f" {config.max_concurrent_tasks} at once, {config.max_attempts} for each request"
+        f" {tasks}, {config.max_concurrent_tasks} at once, {config.max_attempts} for each request"
     )
 
 

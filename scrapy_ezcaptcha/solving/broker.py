@@ -140,8 +140,8 @@ class Broker:
 
         After the solve, all who waited are let go in turn, and who comes then joins the queue.
         Raises CrawlEnding if the crawl began to close meanwhile, ExitBenched if the exit is left,
-        TooManyWaiting if too many
-        requests wait; a request that *is_last* in the scheduler then waits for room first.
+        TooManyWaiting if too many requests wait; a request that *is_last* in the scheduler then
+        waits for room first.
         """
         request = target.request
         has_one = self.known.find(target.location, target.place[1]) is not None

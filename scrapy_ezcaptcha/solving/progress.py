@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scrapy_ezcaptcha.words import counted
+
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
@@ -78,24 +80,15 @@ class Progress:
         ]
         if more := len(self._solves) - len(named):
             named.append(f"and {more} more")
-        parts = [_count(len(self._solves), "solve") + " under way"]
+        parts = [f"{counted(len(self._solves), 'solve')} under way"]
         if named:
             parts[0] += f" ({', '.join(named)})"
         if (others := solves - len(self._solves)) > 0:
-            how = (
-                "waits for another process or for its"
-                if others == 1
-                else ("wait for another process or for their")
-            )
-            parts.append(f"{_count(others, 'solve')} {how} turn")
-        parts.append(f"{_count(requests, 'request')} waiting")
+            parts.append(f"{counted(others, 'solve')} waiting for another process or a free place")
+        parts.append(f"{counted(requests, 'request')} waiting")
         if put_off:
             parts.append(f"{put_off} put off")
         limit = f" of {self._max_tasks}" if self._max_tasks else ""
         is_one = (self._max_tasks or self._tasks) == 1
         parts.append(f"{self._tasks}{limit} {'task' if is_one else 'tasks'} created")
         return f"Progress: {'; '.join(parts)}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from scrapy_ezcaptcha.words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -81,10 +83,7 @@ class Zones:
             for sums in (self._rest, *(self._sums[zone] for zone in rest)):
                 total.add(sums)
             more = "or more " if len(zones) == _MAX_ZONES else ""
-            yield (
-                f"{len(rest):,} {more}other zone{'' if len(rest) == 1 else 's'}",
-                *total.in_words(),
-            )
+            yield counted(len(rest), f"{more}other zone"), *total.in_words()
 
 
 def _aligned(row: tuple[str, ...], widths: list[int]) -> str:

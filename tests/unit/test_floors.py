@@ -21,7 +21,7 @@ FLOORS = [
     ["clearances/"],
     ["service/"],
     ["config"],
-    ["challenge", "exit", "lru", "signals", "spelling"],
+    ["challenge", "exit", "lru", "signals", "words"],
     ["errors"],
 ]
 # The sandbox stands beside the house: it plays the service and sites, and imports none of it.

@@ -54,7 +54,7 @@ def test_the_longest_are_named_and_the_rest_is_counted(lines):
     assert "8 solves under way (shop0.example through" in line
     assert "shop4.example" in line
     assert "shop5.example" not in line
-    assert ", and 3 more); 2 solves wait for another process or for their turn; " in line
+    assert ", and 3 more); 2 solves waiting for another process or a free place; " in line
     assert line.endswith("10 requests waiting; 8 tasks created")
 
 

@@ -248,6 +248,7 @@ def test_an_exit_may_die_by_what_it_carries(sandbox):
     sandbox.edge.visit = last_visit
     leaves(sandbox, "http://open.example/", OWN)
     wait_for(lambda: leaves(sandbox, "http://open.example/", OWN) == "refused")
+    assert len(sandbox.edge.visits) == 1
 
 
 @pytest.mark.parametrize(

@@ -885,8 +885,9 @@ class TestSharing:
                 await ours.sharing.refresh(PLACE, is_urgent=True)
                 await theirs.sharing.refresh(PLACE, is_urgent=True)
             await close(ours, theirs)
+            return len(backend.fields)
 
-        run(scenario)
+        assert run(scenario) == 1
 
     def test_a_page_that_is_noted_does_not_undo_what_another_process_renewed(self, two, run):
         ours, theirs, _, _ = two

@@ -1,4 +1,4 @@
-"""Settings that do not exist, and which one the user may have meant."""
+"""Words in messages: a number of things; a setting that the user may have meant."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ _CUTOFF = 0.6  # of what follows the prefix; below, two names have little in com
 
 # What other libraries and older SDKs call the key.
 _OTHER_NAMES = {"API_KEY": "CLIENT_KEY", "KEY": "CLIENT_KEY"}
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return *number* with its noun: ``1 task``, ``2,000 tasks``."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def unknown_settings(settings: Iterable[str], known: Collection[str], prefix: str) -> Iterator[str]:
