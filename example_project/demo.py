@@ -96,9 +96,13 @@ def crawl(spider, settings, environment=None, **arguments):
         stderr=subprocess.STDOUT,
         text=True,
     )
+    is_shown = False
     for line in process.stdout:
-        if "[scrapy_ezcaptcha" in line or "ERROR" in line:
-            print("   " + line.partition("] ")[2].rstrip())
+        begins = re.match(r"\d{4}-\d\d-\d\d [\d:]+ \[", line)  # else it belongs to the line before
+        if begins:
+            is_shown = "[scrapy_ezcaptcha" in line or "ERROR" in line
+        if is_shown:
+            print("   " + (line.partition("] ")[2] if begins else line).rstrip())
         if counted := re.search(r"EzCaptcha: challenges (\d+)", line):
             challenges = int(counted[1])
     if process.wait() != 0:
