@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
     from scrapy_ezcaptcha.config import Config
-    from scrapy_ezcaptcha.crawl.target import Target
+    from scrapy_ezcaptcha.crawl.target import Options, Target
     from scrapy_ezcaptcha.stores import Store
 
 
@@ -160,10 +160,9 @@ class EzCaptchaMiddleware:
             return self._replayer.put_back(request)
         except ExitBenched:
             return await self.process_request(request)  # by another exit
-        if target.other_exit is None or not self._targets.proxies.can_use_proxies(request):
-            return None
-        if self._known.find(target.location, target.other_exit):
-            request.meta["proxy"] = target.other_exit.url
+        other, proxies = target.other_exit, self._targets.proxies
+        if other and proxies.can_use_proxies(request) and self._known.find(target.location, other):
+            request.meta["proxy"] = other.url
         return None
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
@@ -231,20 +230,17 @@ class EzCaptchaMiddleware:
             self._forget(request)
         return answer
 
-    def request_reached_downloader(self, request: Request) -> None:
-        """Note that *request* waits no longer."""
+    def request_is_sent(self, request: Request) -> None:
+        """Note that *request* waits no longer, and put the clearance on it that serves it."""
         restore_filtering(request)
         self._waiting.ended(request)
-
-    def request_is_sent(self, request: Request) -> None:
-        """Put the clearance on *request* that serves it, if there is one."""
         location = location_of(request)
         if not self._known.has_zone(location.zone) or self._targets.options(request) is None:
             return
         exit = self._pins.exit_when_sent(request)
         if exit and (clearance := self._known.find(location, exit)):
             self._headers.put_on(request, clearance, self._known.next_number())
-            if self._replayer.memo_on(request).clearance != clearance.id:
+            if not has_memo(request) or self._replayer.memo_on(request).clearance != clearance.id:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
 
     def response_downloaded(self, request: Request, response: Response) -> None:
@@ -261,7 +257,7 @@ class EzCaptchaMiddleware:
             return
         self._broker.accepted(location_of(request), clearance, number)
         self._ledger.served(clearance)
-        if (seen := Memo.on(request).seen) and seen.clearance == clearance.id:
+        if has_memo(request) and (seen := Memo.on(request).seen) and seen.clearance == clearance.id:
             self._stats.inc_value("ezcaptcha/challenges/stray")
 
     def request_left_downloader(self, request: Request) -> None:
@@ -297,14 +293,19 @@ class EzCaptchaMiddleware:
         except InvalidOptions as error:
             self._log.error("%s: %s", request, error)
             raise
-        zone = location_of(request).zone
-        if options is None or not (self._sharing.is_on or self._broker.may_concern(zone)):
+        if options is None or not self._may_concern(location_of(request).zone, options):
             return None
         try:
             target = self._targets.before_sending(request, options)
         except ExitError:
             return None  # said when it meets a challenge
         return None if target.exit is None else target
+
+    def _may_concern(self, zone: str, options: Options) -> bool:
+        """Whether a request to *zone* may have to wait, or to leave by another exit."""
+        if self._sharing.is_on or self._exits is not None or self._broker.may_hold(zone):
+            return True
+        return self._targets.may_replace_exit(options) and self._known.has_zone(zone)
 
     def _follow_requests(self) -> None:
         """With the first challenge, begin to follow requests into the downloader.
@@ -313,15 +314,12 @@ class EzCaptchaMiddleware:
         """
         if not self._follows_requests:
             self._follows_requests = True
-            connect = self._crawler.signals.connect
-            connect(self.request_reached_downloader, signals.request_reached_downloader)
-            if not self._engine.before_each_download(self.request_is_sent):
-                connect(self.request_is_sent, signals.request_reached_downloader)
-            connect(self.response_downloaded, signals.response_downloaded)
-            connect(self.request_left_downloader, signals.request_left_downloader)
+            self._engine.follow_downloads(
+                self.request_is_sent, self.response_downloaded, self.request_left_downloader
+            )
 
     def _passed(self, request: Request, response: Response, carried: Clearance | None) -> Response:
-        if page := Memo.on(request).page:
+        if has_memo(request) and (page := Memo.on(request).page):
             self._pages.take(page, request)
         self._forget(request)
         request.meta.pop(ERROR_META, None)  # of a copy of it that was given up

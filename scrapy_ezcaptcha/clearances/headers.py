@@ -8,8 +8,9 @@ robots.txt and the disk queue see the spider's own request and none of our cooki
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from scrapy.downloadermiddlewares.httpcompression import ACCEPTED_ENCODINGS
 from scrapy.http import Headers
@@ -17,7 +18,7 @@ from scrapy.http import Headers
 from scrapy_ezcaptcha.clearances.browsers import known_browsers, nearest
 from scrapy_ezcaptcha.clearances.clearance import EDGE_COOKIES
 from scrapy_ezcaptcha.clearances.playwright import BrowserCookies
-from scrapy_ezcaptcha.lru import Once
+from scrapy_ezcaptcha.lru import Lru, Once
 
 if TYPE_CHECKING:
     import logging
@@ -32,14 +33,36 @@ if TYPE_CHECKING:
 #: The request meta key by which scrapy-impersonate is told a browser.
 IMPERSONATE_META = "impersonate"
 
+_USER_AGENT, _COOKIE = b"User-Agent", b"Cookie"  # as Scrapy writes them
+
 _MAX_SAID = 100
+_MAX_PREPARED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The headers of a clearance, as they are in ``request.headers``."""
+
+    clearance: Clearance
+    headers: Mapping[bytes, list[bytes]]
+    cookie: bytes
+
+
+@dataclass(slots=True)
+class _Carried:
+    """What a request was sent with, and its own headers while it is in the downloader."""
+
+    clearance: Clearance
+    number: int
+    own: Headers | None
+    is_told_browser: bool
 
 
 class ClearanceHeaders:
     """Puts clearances on requests, takes them off, and remembers which request carried which.
 
     *accept_encodings* is what this Scrapy decodes. *defaults* are the headers that Scrapy adds
-    by itself, by lower-case name; where a request has just these, the solution's are sent. With
+    by itself; where a request has just these, the solution's are sent. With
     *impersonate*, scrapy-impersonate is told the clearance's browser, or the nearest older one that
     it knows; *log* says so. *browsers* gives cookies to those of scrapy-playwright.
     """
@@ -47,7 +70,7 @@ class ClearanceHeaders:
     def __init__(
         self,
         accept_encodings: frozenset[str],
-        defaults: Mapping[str, bytes],
+        defaults: Mapping[bytes, list[bytes]],
         log: logging.LoggerAdapter[Any],
         *,
         impersonate: bool = False,
@@ -59,9 +82,8 @@ class ClearanceHeaders:
         self._accept_encodings = accept_encodings
         self._defaults = defaults
         self._impersonate = impersonate
-        self._carried: WeakKeyDictionary[Request, tuple[Clearance, int]] = WeakKeyDictionary()
-        self._before: WeakKeyDictionary[Request, dict[str, list[bytes]]] = WeakKeyDictionary()
-        self._impersonating: WeakSet[Request] = WeakSet()
+        self._prepared: Lru[str, _Prepared] = Lru(_MAX_PREPARED)
+        self._carried: WeakKeyDictionary[Request, _Carried] = WeakKeyDictionary()
 
     @classmethod
     def from_settings(
@@ -73,7 +95,7 @@ class ClearanceHeaders:
         defaults[b"Accept-Encoding"] = b", ".join(ACCEPTED_ENCODINGS)
         return cls(
             frozenset(encoding.decode() for encoding in decodes),
-            {name.decode().lower(): values[-1] for name, values in defaults.items() if values},
+            dict(defaults.items()),
             log,
             impersonate=impersonate,
             browsers=BrowserCookies.from_settings(settings),
@@ -85,34 +107,35 @@ class ClearanceHeaders:
         The User-Agent is always the clearance's. Where the spider set another header on
         the request, the spider's value stays.
         """
-        headers = request.headers
-        before: dict[str, list[bytes]] = {}
-        for name, value in self._outgoing(clearance).items():
-            own = headers.getlist(name)
-            if name == "user-agent" or not own or own == [self._defaults.get(name)]:
-                before[name] = own
-                headers[name] = value.encode("latin-1")
-        before["cookie"] = headers.getlist("cookie")
-        headers["cookie"] = merge_cookies(before["cookie"], clearance.cookies)
-        self._before[request] = before
-        self._carried[request] = (clearance, number)
+        own, prepared = request.headers, self._prepare(clearance)
+        headers = Headers(encoding=own.encoding)
+        dict.update(headers, own)  # as dicts: the names are in their usual case already
+        dict.update(headers, {name: values[:] for name, values in prepared.headers.items()})
+        for name in own.keys() & prepared.headers.keys():
+            values = own.getlist(name)
+            if values and name != _USER_AGENT and values != self._defaults.get(name):
+                dict.__setitem__(headers, name, values)
+        cookies = own.getlist(_COOKIE)
+        cookie = merge_cookies(cookies, clearance.cookies) if cookies else prepared.cookie
+        dict.__setitem__(headers, _COOKIE, [cookie])
+        request.headers = headers
         self._browsers.put_on(request, clearance)
         browser = self._browser_of(clearance) if self._impersonate else None
-        if browser is not None and IMPERSONATE_META not in request.meta:
+        is_told = browser is not None and IMPERSONATE_META not in request.meta
+        if is_told:
             request.meta[IMPERSONATE_META] = browser
-            self._impersonating.add(request)
+        self._carried[request] = _Carried(clearance, number, own, is_told)
 
     def take_off(self, request: Request) -> None:
         """Give *request* its own headers back, if a clearance was put on it."""
+        carried = self._carried.get(request)
+        if carried is None or carried.own is None:
+            return
         self._browsers.take_off(request)
-        if request in self._impersonating:
-            self._impersonating.discard(request)
+        if carried.is_told_browser:
             request.meta.pop(IMPERSONATE_META, None)
-        for name, values in self._before.pop(request, {}).items():
-            if values:
-                request.headers.setlist(name, values)
-            else:
-                request.headers.pop(name, None)
+        request.headers = carried.own
+        carried.own = None
 
     @property
     def in_flight(self) -> int:
@@ -121,11 +144,24 @@ class ClearanceHeaders:
 
     def carried_by(self, request: Request) -> tuple[Clearance, int] | None:
         """Return the clearance with which *request* was sent, and the request's number."""
-        return self._carried.get(request)
+        carried = self._carried.get(request)
+        return None if carried is None else (carried.clearance, carried.number)
 
     def forget(self, request: Request) -> None:
         """Forget with which clearance *request* was sent."""
         self._carried.pop(request, None)
+
+    def _prepare(self, clearance: Clearance) -> _Prepared:
+        """Return what is the same for all requests that carry *clearance*."""
+        prepared = self._prepared.get(clearance.id)
+        if prepared is None or prepared.clearance is not clearance:  # a cookie was renewed
+            lines = (
+                (name, value.encode("latin-1")) for name, value in self._outgoing(clearance).items()
+            )
+            cookie = merge_cookies([], clearance.cookies)
+            prepared = _Prepared(clearance, dict(Headers(lines).items()), cookie)
+            self._prepared.put(clearance.id, prepared)
+        return prepared
 
     def _browser_of(self, clearance: Clearance) -> str | None:
         """Return the browser to impersonate; say it if that is not the one of the solve."""

@@ -54,10 +54,16 @@ class Engine:
         if engine is not None:
             deferred_from_coro(engine.close_spider_async(reason=reason))
 
-    def before_each_download(self, call: Callable[[Request], None]) -> bool:
-        """Call *call* with each request when it is sent, after it has left its slot's queue.
+    def follow_downloads(
+        self,
+        before: Callable[[Request], None],
+        after: Callable[[Request, Response], None],
+        at_end: Callable[[Request], None],
+    ) -> None:
+        """Call *before* when a request is sent, after it has left the queue of its slot.
 
-        Returns False if this is not possible.
+        Call *after* with its response, and *at_end* in any case. Signals would call them with the
+        arguments ``request`` and ``response``, at several times the cost, and *before* too early.
         """
         try:
             handlers = self._downloader.handlers
@@ -68,15 +74,22 @@ class Engine:
                 "does not tell when a request is sent; clearances are put on before the delay of"
                 " the request's site, and more of them will have expired",
             )
-            return False
+            connect = self._crawler.signals.connect
+            connect(before, signals.request_reached_downloader)
+            connect(after, signals.response_downloaded)
+            connect(at_end, signals.request_left_downloader)
+            return
 
         async def download(request: Request) -> Response:
-            call(request)
-            response: Response = await send(request)
-            return response
+            before(request)
+            try:
+                response: Response = await send(request)
+                after(request, response)
+                return response
+            finally:
+                at_end(request)
 
         handlers.download_request_async = download
-        return True
 
     def slot_key(self, request: Request) -> str:
         """Return the key of the download slot of *request*."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from scrapy.utils.httpobj import urlparse_cached
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from scrapy import Request
 
 _KEY = "_ezcaptcha"  # one underscore key, because spiders copy response.meta
+
+# Like Scrapy's urlparse_cached: each hook asks, and the URL of a request never changes.
+_locations: WeakKeyDictionary[Request, Location] = WeakKeyDictionary()
 
 _MAX_PUT_OFF = 3  # a request that is challenged is put off so often at most
 
@@ -134,6 +138,10 @@ def take_ticket(request: Request) -> str | None:
 
 def location_of(request: Request) -> Location:
     """Return where *request* goes."""
-    parts = urlparse_cached(request)
-    host = (parts.hostname or "").lower()
-    return Location(host, zone_of(host), f"{host}/{parts.path[1:].partition('/')[0]}")
+    location = _locations.get(request)
+    if location is None:
+        parts = urlparse_cached(request)
+        host = (parts.hostname or "").lower()
+        location = Location(host, zone_of(host), f"{host}/{parts.path[1:].partition('/')[0]}")
+        _locations[request] = location
+    return location

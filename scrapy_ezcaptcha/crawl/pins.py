@@ -88,7 +88,7 @@ class Pins:
 
     def downloaded(self, request: Request, response: Response) -> None:
         """Have the redirect that *response* may be leave by the same exit."""
-        pin = self._sent.pop(request, None)
+        pin = self._sent.pop(request, None) if self._sent else None
         if pin and 300 <= response.status < 400:
             note_pin(request, pin)
 
@@ -109,10 +109,10 @@ class Pins:
         return True
 
     def _exit_of(self, request: Request) -> Exit | None:
-        memo = Memo.on(request) if has_memo(request) else None
-        if not self._proxies.can_use_proxies(request):
+        if not has_memo(request) or not self._proxies.can_use_proxies(request):
             return None
-        exit = self._exits.get(memo.pin) if memo and memo.pin else None
+        pin = Memo.on(request).pin
+        exit = self._exits.get(pin) if pin else None
         return exit if self._has_clearance(location_of(request), exit) else None
 
     def _replace(self, request: Request, exit: Exit) -> None:

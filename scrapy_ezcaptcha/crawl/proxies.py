@@ -9,6 +9,7 @@ proxy's credentials from ``meta["proxy"]`` into the ``Proxy-Authorization`` head
 from __future__ import annotations
 
 from base64 import b64decode
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from scrapy import Request
@@ -83,24 +84,32 @@ class ProxyFinder:
         url = request.meta.get("proxy")
         if not url:
             return None
-        authorization = request.headers.get(b"Proxy-Authorization")
-        return Exit.parse(url, credentials=self._credentials(authorization))
+        if not isinstance(url, str):
+            raise exit_error(UNREADABLE)
+        return _exit_of(url, request.headers.get(b"Proxy-Authorization"), self._encoding)
 
     def send_by(self, request: Request, exit: Exit) -> None:
         """Have *request*, which has passed all middlewares, leave through *exit*."""
         request.meta["proxy"] = exit.url
         self._setter.process_request(request)
 
-    def _credentials(self, authorization: bytes | None) -> tuple[str, str] | None:
-        scheme, _, encoded = (authorization or b"").partition(b" ")
-        if scheme.lower() != b"basic":
-            return None
-        try:
-            pair = b64decode(encoded, validate=True).decode(self._encoding)
-        except ValueError:
-            return None
-        username, _, password = pair.partition(":")
-        return username, password
+
+@lru_cache(maxsize=1000)
+def _exit_of(url: str, authorization: bytes | None, encoding: str) -> Exit:
+    """Return the exit of a proxy and its header; raises ExitError if it is no proxy URL."""
+    return Exit.parse(url, credentials=_credentials(authorization, encoding))
+
+
+def _credentials(authorization: bytes | None, encoding: str) -> tuple[str, str] | None:
+    scheme, _, encoded = (authorization or b"").partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        pair = b64decode(encoded, validate=True).decode(encoding)
+    except ValueError:
+        return None
+    username, _, password = pair.partition(":")
+    return username, password
 
 
 def leaves_by_scrapys_own(settings: BaseSettings, *schemes: str) -> bool:

@@ -143,6 +143,10 @@ class Targets:
         except InvalidOptions:  # logged when the request is sent
             return False
 
+    def may_replace_exit(self, options: Options) -> bool:
+        """Whether a request with *options* may leave through another exit than its own."""
+        return options.proxy is not None or self._config.proxy is not None
+
     def leaves_by_pool(self, request: Request) -> bool:
         """Whether *request*, which is about to be sent, is to leave by an exit of the pool.
 

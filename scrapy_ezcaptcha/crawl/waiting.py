@@ -55,6 +55,7 @@ class WaitingRequests:
         self.count = 0  # how many requests wait outside the concurrency count
         self._waiting: Counter[str] = Counter()  # the same by download slot
         self._queues: dict[str, deque[Deferred[None]]] = {}  # those to be let go, by slot
+        self._behind: dict[str, list[Deferred[None]]] = {}  # those that came after these
         self._going: dict[Deferred[None], str] = {}  # let go, and still counted as waiting
         self._leaving: dict[Request, str] = {}  # they have left their slot, and still count
         self._inside: deque[Deferred[None]] = deque()  # put off, and not in the scheduler
@@ -77,9 +78,10 @@ class WaitingRequests:
         """Whether as many requests wait as may, so that further ones are put off."""
         return 0 < self._limit <= self.count
 
-    def is_queue_before(self, request: Request) -> bool:
-        """Whether such requests are in the download slot of *request*."""
-        return bool(self._queues) and self._engine.slot_key(request) in self._queues
+    @property
+    def may_hold(self) -> bool:
+        """Whether requests may have to wait although no solve is under way for them."""
+        return bool(self._queues) or self.is_full
 
     @contextmanager
     def hold(self, request: Request, place: Hashable = None) -> Iterator[bool]:
@@ -154,6 +156,20 @@ class WaitingRequests:
             finally:
                 self._going.pop(place, None)
 
+    async def until_queue_ends(self, request: Request) -> bool:
+        """Wait until all requests of the slot of *request* that waited for a solve were let go.
+
+        It waits inside the concurrency count, so the engine soon takes no more requests. Returns
+        whether it had to wait.
+        """
+        key = self._engine.slot_key(request) if self._queues else ""
+        if key not in self._queues:
+            return False
+        turn: Deferred[None] = Deferred()
+        self._behind.setdefault(key, []).append(turn)
+        await maybe_deferred_to_future(turn)
+        return True
+
     def left_downloader(self, request: Request) -> None:
         """Let the next ones go: *request* leaves the downloader."""
         if self._queues:
@@ -190,19 +206,22 @@ class WaitingRequests:
 
     def _let_in(self, count: int) -> None:
         for _ in range(min(count, len(self._inside))):
-            turn = self._inside.popleft()
-            if not turn.called:  # not cancelled
-                turn.callback(None)
+            _let_go(self._inside.popleft())
 
     def _let_one_go(self, key: str) -> None:
         queue = self._queues.get(key)
         while queue:
             place = queue.popleft()
+            behind: list[Deferred[None]] = []
             if not queue:
                 del self._queues[key]
-            if not place.called:  # not cancelled
+                behind = self._behind.pop(key, [])
+            is_going = not place.called  # it was not cancelled
+            if is_going:
                 self._going[place] = key
-                place.callback(None)
+            for turn in (place, *behind):
+                _let_go(turn)
+            if is_going:
                 return
 
     def _room(self) -> int:
@@ -212,7 +231,8 @@ class WaitingRequests:
         """
         engine = self._engine
         self._leaving = {one: key for one, key in self._leaving.items() if engine.is_active(one)}
-        room = engine.room() + len(self._leaving) - len(self._going)
+        behind = sum(map(len, self._behind.values()))
+        room = engine.room() + behind + len(self._leaving) - len(self._going)
         if room > 0 or self._going:
             return room
         in_slots = engine.count_in_slots() - sum(map(engine.is_in_slot, self._leaving))
@@ -223,3 +243,8 @@ class WaitingRequests:
         leaving = sum(map(self._engine.is_in_slot, left))
         going = list(self._going.values()).count(key)
         return self._engine.room_in(key) + self._waiting[key] + leaving - going > 0
+
+
+def _let_go(turn: Deferred[None]) -> None:
+    if not turn.called:  # it was not cancelled
+        turn.callback(None)

@@ -94,9 +94,9 @@ class Broker:
         """Whether a solve is under way, or a request waits for one or for its turn after it."""
         return bool(self.flights) or not self.requests.is_empty
 
-    def may_concern(self, zone: str) -> bool:
-        """Whether a request to *zone* may have to wait, or may have a clearance."""
-        return zone in self._zones or self.known.has_zone(zone) or self.requests.is_full
+    def may_hold(self, zone: str) -> bool:
+        """Whether a request to *zone* may have to wait."""
+        return zone in self._zones or self.requests.may_hold
 
     def accepted(self, location: Location, clearance: Clearance, number: int) -> None:
         """Note that *location* answered request *number*, which had *clearance*, by its page."""
@@ -138,18 +138,19 @@ class Broker:
     async def wait_for_solve(self, target: Target, *, is_last: bool = False) -> None:
         """Let a request wait while its solve is under way and there is no clearance for it.
 
-        After the solve, all who waited are let go in turn, and who comes then joins the queue.
+        After the solve, all who waited are let go in turn, and who comes then is let go after them.
         Raises CrawlEnding if the crawl began to close meanwhile, ExitBenched if the exit is left,
         TooManyWaiting if too many requests wait; a request that *is_last* in the scheduler then
         waits for room first.
         """
         request = target.request
-        has_one = self.known.find(target.location, target.place[1]) is not None
-        if self.requests.is_full and (target.options.use_body or not has_one):
+        if self.requests.is_full and (target.options.use_body or not self._find(target)):
             known = self.known.was_challenged(target.location)
             await self.requests.until_room(request, target.place, is_last, is_challenged=known)
-        if not (self._is_needed(target) or self.requests.is_queue_before(request)):
-            return
+        if not self._is_needed(target):
+            has_waited = await self.requests.until_queue_ends(request)
+            if not (self._is_needed(target) or (has_waited and self._is_closed)):
+                return
         with self.requests.hold(request, target.place) as is_outside:
             while not self._is_closed:
                 while self._is_needed(target):
@@ -205,17 +206,15 @@ class Broker:
                 continue  # the store is down: no longer available
             if lease is not None:
                 with lease:
-                    known = self.known.find(target.location, place[1])
-                    return known or await self._buy(target, lease, only)
+                    return self._find(target) or await self._buy(target, lease, only)
             try:
                 await self.sharing.follow(place, only)
             except FailedElsewhere as error:  # it counts here too
                 self.solver.failed(place, str(error), only and target.location.path)
                 raise
-            if clearance := self.known.find(target.location, place[1]):
-                return clearance
-        found = self.known.find(target.location, place[1])  # by a page that was wanted
-        return found or await self._buy(target, only=only)
+            if known := self._find(target):
+                return known
+        return self._find(target) or await self._buy(target, only=only)  # a page may have it
 
     async def _buy(
         self, target: Target, lease: Lease | None = None, only: str | None = None
@@ -246,8 +245,7 @@ class Broker:
             solution, task_id, _ = await self.solver.solve(
                 target, BODY, lacks=lacks_for_page, lease=lease
             )
-        is_known = self.known.find(target.location, target.place[1]) is not None
-        if not is_known and not lacks_for_clearance(solution):
+        if not (self._find(target) or lacks_for_clearance(solution)):
             self._keep(solution, task_id, target)
         return solution
 
@@ -278,9 +276,11 @@ class Broker:
 
     def _is_needed(self, target: Target) -> bool:
         """Whether a solve is under way for *target*, for which there is no clearance."""
-        if self.known.find(target.location, target.place[1]) is not None:
-            return False
-        return self._key_for(target)[0] in self.flights
+        return self._find(target) is None and self._key_for(target)[0] in self.flights
+
+    def _find(self, target: Target) -> Clearance | None:
+        """Return the clearance that is known for *target*."""
+        return self.known.find(target.location, target.place[1])
 
     async def _result(self, target: Target, key: Hashable, work: Callable[[Target], Work]) -> Any:
         """Let the request wait for the solve of *key*; return its result, or raise its error."""

@@ -268,14 +268,14 @@ def test_the_look_out_for_closing_rests_when_nothing_is_under_way():
     assert world.known.has_zone("shop.example")
 
 
-def test_it_tells_which_zones_are_its_concern():
+def test_it_tells_in_which_zones_requests_may_have_to_wait():
     world = World()
     world.ask("www.shop.example")
-    assert world.broker.may_concern("shop.example")
-    assert not world.broker.may_concern("other.example")
+    assert world.broker.may_hold("shop.example")
+    assert not world.broker.may_hold("other.example")
     world.solved()
-    assert world.broker.may_concern("shop.example")  # it may carry the clearance
-    assert not world.broker.may_concern("other.example")
+    assert not world.broker.may_hold("shop.example")  # requests carry the clearance
+    assert not world.broker.may_hold("other.example")
 
 
 def test_hosts_that_refuse_the_zones_clearance_at_the_same_time_wait_for_one_solve():

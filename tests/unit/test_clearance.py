@@ -24,7 +24,7 @@ def clearance(headers=None, cookies=None):
 
 
 def headers_for(encodings=("gzip", "br"), **defaults):
-    by_name = {name.replace("_", "-"): value for name, value in defaults.items()}
+    by_name = {name.replace("_", "-").title().encode(): [value] for name, value in defaults.items()}
     return ClearanceHeaders(frozenset(encodings), by_name, LOG)
 
 

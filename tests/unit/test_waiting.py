@@ -139,13 +139,28 @@ class Site:
 
         return Deferred.fromCoroutine(go())
 
+    def come(self, one):
+        """Come when a solve is over, as a request that would carry its clearance."""
+
+        async def go():
+            self.downloader.active.add(one)
+            try:
+                await self.waiting.until_queue_ends(one)
+            except CancelledError:
+                self.downloader.active.discard(one)
+                raise
+            self.active_of(one).add(one)
+            self.order.append(one)
+
+        return Deferred.fromCoroutine(go())
+
     def leave(self, one):
         self.waiting.left_downloader(one)
         self.active_of(one).discard(one)
         self.downloader.active.discard(one)
 
     def active_of(self, one):
-        return self.downloader.slots[self.downloader.get_slot_key(one)].active
+        return self.downloader._get_slot(one)[1].active
 
 
 def test_who_waited_is_let_go_at_the_pace_of_the_slot():
@@ -154,8 +169,6 @@ def test_who_waited_is_let_go_at_the_pace_of_the_slot():
     for one in everybody:
         site.wait(one)
     assert site.order == everybody[:2]  # the slot's concurrency
-    assert site.waiting.is_queue_before(request())
-    assert not site.waiting.is_queue_before(request("other.example"))
     for number in range(3):
         site.leave(everybody[number])
         assert site.order == everybody[: number + 3]
@@ -220,10 +233,44 @@ def test_a_place_that_nobody_took_is_given_to_the_next():
     assert site.waiting.is_empty
 
 
+def test_who_comes_after_the_solve_goes_after_those_who_waited_and_raises_nothing():
+    site = Site(downloader_of_two())
+    waited, later = [[request() for _ in range(count)] for count in (5, 3)]
+    for one in waited:
+        site.wait(one)
+    raised = site.downloader.total_concurrency
+    for one in later:
+        site.come(one)
+    other = request("other.example")
+    site.come(other)
+    assert site.order == [*waited[:2], other]
+    assert site.downloader.total_concurrency == raised == 16 + 3
+    for number in range(2):
+        site.leave(waited[number])
+    assert site.order == [*waited[:2], other, *waited[2:4]]
+    site.leave(waited[2])
+    assert site.order[-4:] == [waited[4], *later]  # the queue has ended, and their slot has its own
+    assert site.downloader.total_concurrency == 16
+    assert site.waiting.is_empty
+
+
+def test_who_comes_later_takes_no_room_from_those_who_waited():
+    site = Site(downloader_of_two(total_concurrency=4))
+    first, second = [[request(f"{name}.example") for _ in range(5)] for name in "ab"]
+    for one in first:
+        site.wait(one)
+    for _ in range(2):
+        site.come(request("a.example"))
+    for one in second:
+        site.wait(one)
+    assert site.order == [*first[:2], *second[:2]]
+
+
 def test_at_the_end_everybody_goes():
     site = Site(downloader_of_two())
-    for _ in range(6):
+    for _ in range(5):
         site.wait(request())
+    site.come(request())
     site.waiting.let_all_go()
     assert len(site.order) == 6
     assert site.waiting.is_empty
@@ -314,7 +361,9 @@ class TestPutOff:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["wait", "leave", "cancel", "look"]), st.integers(0, 9))),
+    st.lists(
+        st.tuples(st.sampled_from(["wait", "come", "leave", "cancel", "look"]), st.integers(0, 9))
+    ),
     st.integers(0, 6),
 )
 def test_in_any_order_the_counters_are_back_in_the_end(events, limit):
@@ -322,6 +371,8 @@ def test_in_any_order_the_counters_are_back_in_the_end(events, limit):
     for event, number in events:
         if event == "wait":
             going.append(site.wait(request()).addErrback(lambda _: None))
+        elif event == "come":
+            going.append(site.come(request()).addErrback(lambda _: None))
         elif event == "leave" and site.order:
             site.leave(site.order.pop(0))
         elif event == "cancel" and going:
