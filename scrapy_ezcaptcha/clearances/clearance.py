@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
+from publicsuffixlist import PublicSuffixList
 from scrapy.http.cookies import CookieJar
-from tldextract import TLDExtract
 
 from scrapy_ezcaptcha.service.wire import is_cookie_value
 
@@ -48,8 +48,14 @@ _NEVER_REPLAYED = frozenset(
 )
 _NEVER_REPLAYED_PREFIXES = ("content-", "if-")
 
-# The list that tldextract bundles; no network, no cache on disk.
-_split_host = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
+
+@cache
+def _suffixes() -> PublicSuffixList:
+    """Return the public-suffix list that its package contains; no network is used.
+
+    It is one set of strings, which the garbage collector does not have to look into.
+    """
+    return PublicSuffixList()
 
 
 @lru_cache(maxsize=10_000)
@@ -64,8 +70,7 @@ def zone_of(host: str) -> str:
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        suffix_labels = _split_host(host).suffix.count(".") + 1
-        return ".".join(host.split(".")[-1 - suffix_labels :])
+        return _suffixes().privatesuffix(host) or host
     return host
 
 
