@@ -31,7 +31,10 @@ class PlanSpider(scrapy.Spider):
     def opened(self):
         self.began = time.monotonic()
         self.cpu = resource.getrusage(resource.RUSAGE_SELF)
-        self.done = {}
+        self.done, self.through = {}, {}
+        self.memory = LoopingCall(self.note_memory)
+        if self.plan.get("memory_every"):
+            self.memory.start(self.plan["memory_every"])
         if self.plan.get("until_waiting"):
             self.watch = LoopingCall(self.look)
             self.watch.start(0.2, now=False)
@@ -41,13 +44,21 @@ class PlanSpider(scrapy.Spider):
         waiting = len(self.crawler.engine.downloader.active)
         if waiting >= self.plan["until_waiting"]:
             self.watch.stop()
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.plan["rss"] = pages * resource.getpagesize()
+            self.note_memory()
             self.report()
             os._exit(0)
 
+    def note_memory(self):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.plan.setdefault("rss", []).append(pages * resource.getpagesize())
+
     async def start(self):
         hosts = self.plan["hosts"]  # [[host, pages, meta], ...]
+        if self.plan.get("in_order"):
+            for host, pages, meta in hosts:
+                for number in range(1, pages + 1):
+                    yield scrapy.Request(f"http://{host}/item/{number}", meta=dict(meta))
+            return
         most = max(pages for _, pages, _ in hosts)
         sent = dict.fromkeys(range(len(hosts)), 0)
         for step in range(1, most + 1):
@@ -60,8 +71,11 @@ class PlanSpider(scrapy.Spider):
         host = response.url.split("/")[2]
         if response.status == 200 and b"Item" in response.body:
             self.done[host] = self.done.get(host, 0) + 1
+            self.through[host] = time.monotonic() - self.began
 
     def closed_signal(self):
+        if self.memory.running:
+            self.memory.stop()
         self.plan["seconds"] = time.monotonic() - self.began
         self.report()
 
@@ -70,9 +84,11 @@ class PlanSpider(scrapy.Spider):
         figures = {
             "seconds": self.plan.get("seconds"),
             "rss": self.plan.get("rss"),
+            "through": self.through,
             "cpu": usage.ru_utime + usage.ru_stime - self.cpu.ru_utime - self.cpu.ru_stime,
             "pages": self.done,
             "waiting": self.crawler.stats.get_value("ezcaptcha/requests/waiting_max"),
+            "given_up": self.crawler.stats.get_value("ezcaptcha/requests/gave_up", 0),
         }
         Path(self.plan["out"]).write_text(json.dumps(figures))
 

@@ -1,11 +1,21 @@
-"""What the figures of a run look like: a table, and a picture of *mixed*."""
+"""What the figures of a run look like: a table, a picture of *mixed*, and the table of the README.
+
+``python benchmarks/report.py`` writes them anew from ``results/results.json``.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+RESULTS = Path(__file__).resolve().parent / "results"
+README = RESULTS.parents[1] / "README.md"
+_BLOCK = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=<!-- end of benchmarks -->)", re.DOTALL)
 
 
 def table(results) -> str:
@@ -46,7 +56,88 @@ def table(results) -> str:
                 f" {row['paid']} paid, at most {row['most_by_one_exit']} by one exit,"
                 f" {row['seconds']} s, {row['pages']} pages |"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, *spread_rows(results)])
+
+
+def spread_rows(results) -> Iterator[str]:
+    """Yield the rows of scenarios that are run several times."""
+    if row := results.get("protected"):
+        for pair, figures in row["ratios"].items():
+            one, _, other = pair.partition(" / ")
+            yield (
+                f"| protected, {row['pages']} pages by one clearance | {one} |"
+                f" CPU {spread(figures)} of *{other}* |"
+            )
+    if row := results.get("after_a_solve"):
+        for contender, figures in row["worst_second_vs_free"].items():
+            yield (
+                f"| after a solve, {row['pages']} pages each | {contender} |"
+                f" worst second {spread(figures)} of *free* |"
+            )
+    if row := results.get("broad"):
+        yield (
+            f"| broad, {row['zones']} zones by three exits | ours | open site"
+            f" {spread(row['open_site_vs_none'])} of *none*; all through in"
+            f" {spread(row['through_vs_ideal'])} of the ideal {row['ideal_seconds']} s;"
+            f" {row['paid']} paid, {row['pages']} pages, {row['given_up']} given up; memory in the"
+            f" second half {spread(row['memory_growth'])} of the first; {row['log_lines']} lines in"
+            " the log |"
+        )
+
+
+def spread(figures) -> str:
+    """Return the median of *figures*, and the least and the greatest of them."""
+    least, middle, most = figures
+    return f"{middle:.2f} ({least:.2f} to {most:.2f})"
+
+
+def readme_tables(results) -> str:
+    """Return the tables of the README, with what matters to somebody who chooses."""
+    burst, mixed = results["burst"]["contenders"], results["mixed"]["protected_pages"]["200"]
+    names = ("ours", "inline", "turnstile")
+
+    def row(title, values):
+        return f"| {title} | {' | '.join(str(value) for value in values)} |"
+
+    lines = [
+        "| | this middleware | inline | turnstile |",
+        "| --- | --- | --- | --- |",
+        row("48 pages of one site: tasks", (burst[name]["paid"] for name in names)),
+        row("48 pages of one site: seconds", (burst[name]["seconds"] for name in names)),
+        row(
+            "an open site beside 200 protected pages: speed during the solve",
+            (mixed[name]["during_vs_none"] for name in names),
+        ),
+        "",
+        "| this middleware, compared with a crawl without any middleware | ratio |",
+        "| --- | --- |",
+        row(
+            "CPU time of pages without challenges", [f"{results['overhead']['ratio_of_best']:.2f}"]
+        ),
+        row(
+            "CPU time of pages that need a clearance",
+            [f"{results['protected']['ratios']['ours / none'][1]:.2f}"],
+        ),
+        row(
+            f"speed of an open site while {results['broad']['zones']} protected sites are solved",
+            [f"{results['broad']['open_site_vs_none'][1]:.2f}"],
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_readme(results) -> None:
+    """Write the tables of the README."""
+    text = README.read_text(encoding="utf-8")
+    new = _BLOCK.sub(lambda _: readme_tables(results), text)
+    README.write_text(new, encoding="utf-8")
+
+
+def write(results, folder: Path) -> None:
+    """Write the table and the picture of *results* into *folder*."""
+    (folder / "table.md").write_text(table(results) + "\n")
+    if "mixed" in results:
+        draw(results["mixed"], folder / "mixed.svg")
 
 
 def draw(mixed_results, path: Path) -> None:
@@ -72,3 +163,14 @@ def draw(mixed_results, path: Path) -> None:
     axes.legend(loc="upper right", fontsize="small")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Write everything anew from the results of the last run."""
+    results = json.loads((RESULTS / "results.json").read_text())
+    write(results, RESULTS)
+    write_readme(results)
+
+
+if __name__ == "__main__":
+    main()

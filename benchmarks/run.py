@@ -1,7 +1,8 @@
-"""All benchmarks, everything side by side in one run: a table, a JSON file, a picture.
+"""All benchmarks, everything side by side in one run: tables, a JSON file, a picture.
 
 ``python benchmarks/run.py [--quick] [scenario ...]``; scenarios: burst, mixed, overhead,
-detect, waiting, scale, pool. Figures are only comparable within one run.
+detect, waiting, scale, pool, protected, after_a_solve, broad. Figures are only comparable within
+one scenario. What is known of scenarios that are not named stays. A quick run changes no results.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from statistics import median
 import scrapy
 from contenders import settings_of
 from playground import Playground
-from report import draw, table
+from report import RESULTS, table, write, write_readme
 from scrapy.http import HtmlResponse
 
 from scrapy_ezcaptcha import is_challenge
@@ -30,20 +31,21 @@ from scrapy_ezcaptcha.sandbox import Protection, Site, pages
 HERE = Path(__file__).resolve().parent
 ENDLESS = 10_000.0  # seconds: a solve that never ends here
 SITE_LATENCY = 0.02
+AT_ONCE = 16  # tasks
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def crawl(contender, hosts, sandbox, *, stop_after=None, settings=None, until_waiting=None):
+def crawl(contender, hosts, sandbox, *, stop_after=None, settings=None, **further):
     """Run one crawl and return its figures."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = {
+            **further,
             "hosts": hosts,
             "out": str(folder / "out.json"),
-            "until_waiting": until_waiting,
             "settings": {
                 **settings_of(contender, sandbox),
                 **({"CLOSESPIDER_TIMEOUT": stop_after} if stop_after else {}),
@@ -186,10 +188,93 @@ def protected_pages(quick):
     }
 
 
+def after_a_solve(quick):
+    """An open site's worst second after the solve of a site beside it, against both open."""
+    solve, count, repeats = (2.0, 800, 2) if quick else (5.0, 2500, 5)
+    ratios_of = {"ours": [], "none": []}
+    for _ in range(repeats):
+        rows = {n: mixed_once(n, count, count, solve, 25) for n in ("free", "ours", "none")}
+        for name, found in ratios_of.items():
+            found.append(ratios(rows, name, solve)[1])
+    return {
+        "solve_seconds": solve,
+        "pages": count,
+        "worst_second_vs_free": {
+            name: [min(found), round(median(found), 2), max(found)]
+            for name, found in ratios_of.items()
+        },
+    }
+
+
+def broad(quick):
+    """Many protected zones by three exits beside an open site."""
+    solve, zones, repeats = (1.0, 30, 1) if quick else (5.0, 300, 5)
+    ideal = zones / AT_ONCE * solve
+    speeds, through, memory, others = [], [], [], {}
+    for _ in range(repeats):
+        alone = broad_once("none", 1, solve, ideal / 4)
+        ours = broad_once("ours", zones, solve, ideal)
+        speeds.append(ours.pop("open_speed") / alone["open_speed"])
+        through.append(ours.pop("through") / ideal)
+        memory.append(ours.pop("memory_growth"))
+        others = ours
+    return {
+        "zones": zones,
+        "solve_seconds": solve,
+        "ideal_seconds": round(ideal, 1),
+        "open_site_vs_none": spread(speeds),
+        "through_vs_ideal": spread(through),
+        "memory_growth": spread(memory),
+        **others,
+    }
+
+
+def broad_once(contender, zones, solve, seconds):
+    """Crawl five pages of each zone, and pages of an open site for about so many *seconds*."""
+    names = [f"shop{number}.example" for number in range(zones)]
+    sites = [protected(name, latency=SITE_LATENCY) for name in names]
+    with Playground([*sites, Site("open.example", latency=0.1)], solve=solve, poll=0.5) as sandbox:
+        proxies = [sandbox.proxy_url(f"exit{number}") for number in range(3)]
+        pool = {"EZCAPTCHA_PROXIES": proxies, "EZCAPTCHA_MAX_CONCURRENT_TASKS": AT_ONCE}
+        meta = by(sandbox) if contender == "none" else {}
+        with tempfile.NamedTemporaryFile("r") as log:
+            figures = crawl(
+                contender,
+                [[name, 5, meta] for name in names] + [["open.example", int(70 * seconds), meta]],
+                sandbox,
+                settings={**pool, "LOG_LEVEL": "INFO", "LOG_FILE": log.name},
+                in_order=True,
+                memory_every=seconds / 20,
+            )
+            lines = sum("scrapy_ezcaptcha" in line for line in log)
+        through = figures["through"]
+        ends = [through.pop("open.example"), max(through.values(), default=0)]
+        rss = figures["rss"]
+        return {
+            "open_speed": open_pages(sandbox, until=min(ends) if through else ends[0]),
+            "through": ends[1],
+            "memory_growth": max(rss[len(rss) // 2 :]) / max(rss[: len(rss) // 2]),
+            "paid": sandbox.paid,
+            "pages": sum(figures["pages"].values()) - figures["pages"]["open.example"],
+            "given_up": figures["given_up"],
+            "log_lines": lines,
+        }
+
+
+def open_pages(sandbox, until):
+    """Return how many pages of the open site came in each of the first *until* seconds."""
+    times = sorted(v.at for v in sandbox.edge.visits if v.host == "open.example")
+    return sum(at - times[0] < until for at in times) / until
+
+
+def spread(values):
+    """Return the least, the median and the greatest of *values*."""
+    return [round(one, 3) for one in (min(values), median(values), max(values))]
+
+
 def spread_of(ones, others):
     """Return the least, the median and the greatest ratio of pairs that were run in turn."""
-    ratios = sorted(one / other for one, other in zip(ones, others, strict=True))
-    return [round(ratio, 3) for ratio in (ratios[0], median(ratios), ratios[-1])]
+    return spread([one / other for one, other in zip(ones, others, strict=True)])
 
 
 def detect(_quick):
@@ -239,7 +324,7 @@ def memory_with(contender, count):
                 "DOWNLOADER_MIDDLEWARES": {"contenders.FutureMiddleware": 585},
             }
         hosts = [["shop.example", count, by(sandbox)]]
-        return crawl(contender, hosts, sandbox, settings=settings, until_waiting=count)["rss"]
+        return crawl(contender, hosts, sandbox, settings=settings, until_waiting=count)["rss"][-1]
 
 
 def scale(quick):
@@ -285,16 +370,20 @@ def pool(quick):
 
 
 def main() -> None:
-    functions = (burst, mixed, overhead, detect, waiting, scale, pool)
+    functions = (burst, mixed, overhead, detect, waiting, scale, pool, after_a_solve, broad)
     scenarios = {f.__name__: f for f in functions}
     scenarios["protected"] = protected_pages
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenario", nargs="*", choices=[[], *scenarios], default=[])
     parser.add_argument("--quick", action="store_true", help="smaller plans, for a first look")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.quick and options.out == RESULTS:
+        options.out = Path(tempfile.mkdtemp(prefix="benchmarks-"))
     options.out.mkdir(exist_ok=True)
-    results: dict = {
+    earlier = options.out / "results.json"
+    results: dict = json.loads(earlier.read_text()) if earlier.exists() else {}
+    results |= {
         "machine": {
             "python": platform.python_version(),
             "scrapy": scrapy.__version__,
@@ -308,9 +397,9 @@ def main() -> None:
         results[name] = scenarios[name](options.quick)
         say(f"  took {time.monotonic() - began:.0f} s")
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (options.out / "table.md").write_text(table(results) + "\n")
-    if "mixed" in results:
-        draw(results["mixed"], options.out / "mixed.svg")
+    write(results, options.out)
+    if options.out == RESULTS:
+        write_readme(results)
     print(table(results))
 
 
