@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from scrapy.utils.request import fingerprint
 
@@ -116,6 +117,9 @@ class Targets:
         self._config = config
         self._defaults = Options(use_body=config.use_body == "always")
         self.proxies = ProxyFinder(settings)
+        self._parsed: WeakKeyDictionary[Request, tuple[dict[str, Any], Options]] = (
+            WeakKeyDictionary()
+        )
 
     def options(self, request: Request) -> Options | None:
         """Return what *request* asks for, None if it is out of scope.
@@ -134,7 +138,15 @@ class Targets:
             return self._defaults if is_meant else None
         if value is False:
             return None
-        return self._defaults if value is True else parse_options(value, self._defaults)
+        return self._defaults if value is True else self._parsed_once(request, value)
+
+    def _parsed_once(self, request: Request, value: Any) -> Options:
+        """Return the options that *value* gives; each hook asks, and they seldom change."""
+        before, options = self._parsed.get(request, (None, self._defaults))
+        if before is None or before != value:
+            options = parse_options(value, self._defaults)
+            self._parsed[request] = (dict(value), options)
+        return options
 
     def is_in_scope(self, request: Request) -> bool:
         """Whether *request* is in scope; False where its options are invalid."""

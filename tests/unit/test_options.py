@@ -54,6 +54,18 @@ def test_a_dict_is_read():
     assert (read.max_attempts, read.use_body) == (3, True)
 
 
+def test_a_dict_is_read_once_and_again_when_it_changes():
+    some = targets(OPT_IN)
+    request = Request("http://shop.example/", meta={"ezcaptcha": {"max_attempts": 3}})
+    first = some.options(request)
+    assert some.options(request) is first
+    request.meta["ezcaptcha"]["max_attempts"] = 4
+    assert some.options(request) == Options(max_attempts=4)
+    request.meta["ezcaptcha"]["max_attempts"] = 0
+    with pytest.raises(InvalidOptions):
+        some.options(request)
+
+
 def test_none_means_not_given():
     assert options({"ezcaptcha": {"proxy": None, "max_attempts": None}}) == Options()
 
