@@ -66,6 +66,8 @@ class ProxyFinder:
         """
         if self.is_by_browser(request):
             return self._browser.exit_of(request)
+        if "proxy" not in request.meta and not self._setter.proxies:  # nor in the environment
+            return None
         keys = request.meta.keys() & _META_KEYS
         probe = Request(request.url, meta={key: request.meta[key] for key in keys})
         if authorization := request.headers.get(b"Proxy-Authorization"):
