@@ -84,12 +84,19 @@ class Engine:
             before(request)
             try:
                 response: Response = await send(request)
-                after(request, response)
+                self._call_safely(after, request, response)
                 return response
             finally:
-                at_end(request)
+                self._call_safely(at_end, request)
 
         handlers.download_request_async = download
+
+    def _call_safely(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call *call*; an error is logged, as of a signal's receiver, and fails no download."""
+        try:
+            call(*arguments)
+        except Exception:
+            self._log.exception("%s failed after a download", call.__qualname__)
 
     def slot_key(self, request: Request) -> str:
         """Return the key of the download slot of *request*."""
