@@ -1,4 +1,4 @@
-"""The first crawl of a newcomer: exactly what docs/tutorial.md shows, from the command to the items."""
+"""The first crawl of a newcomer: exactly what docs/tutorial.md shows, up to the items."""
 
 from __future__ import annotations
 
@@ -87,14 +87,16 @@ def test_the_page_has_four_commands_and_one_file():
 
 
 def test_the_page_leads_to_items(environment, ports, tmp_path):
-    """Only ``pip install`` is not run, because it needs a network; the package is installed here."""
+    """Only ``pip install`` is not run: it needs a network, and the package is installed here."""
     _, sandbox, *rest = commands()
     assert "sandbox" in metadata("scrapy-ezcaptcha").get_all("Provides-Extra")
     (spider,) = blocks("python")
     (tmp_path / "shop_spider.py").write_text(spider)
     terminal = Terminal(sandbox, environment)
     try:
-        export, crawl = (line.strip() for line in terminal.lines if re.match("export |scrapy ", line))
+        export, crawl = (
+            line.strip() for line in terminal.lines if re.match("export |scrapy ", line)
+        )
         done = subprocess.run(
             ["sh", "-e", "-c", "\n".join(rest)],
             env=environment,
@@ -130,9 +132,9 @@ def test_a_pool_reaches_the_sites_without_a_proxy_in_the_environment(
     (spider,) = blocks("python")
     (tmp_path / "shop_spider.py").write_text(spider.replace("https:", f"{scheme}:"))
     pool = f"EZCAPTCHA_PROXIES={sandbox.proxy_url()}"
+    settings = [*sandbox.arguments(), "-s", pool, "-s", "ROBOTSTXT_OBEY=True"]
     done = subprocess.run(
-        ["scrapy", "runspider", "shop_spider.py", "-O", "items.json", *sandbox.arguments()]
-        + ["-s", pool, "-s", "ROBOTSTXT_OBEY=True"],
+        ["scrapy", "runspider", "shop_spider.py", "-O", "items.json", *settings],
         env={**environment, "EZCAPTCHA_CLIENT_KEY": sandbox.key},
         cwd=tmp_path,
         capture_output=True,
