@@ -2,6 +2,8 @@
 
 from importlib.metadata import version as version_of
 
+from docutils import nodes
+
 project = "scrapy-ezcaptcha"
 copyright = "the scrapy-ezcaptcha authors"  # noqa: A001  (Sphinx's name)
 version = release = version_of("scrapy-ezcaptcha")
@@ -26,4 +28,17 @@ myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
-add_module_names = False
+autodoc_preserve_defaults = True
+
+
+def setup(app):
+    """Give each heading the anchor that GitHub gives it, beside Sphinx's own."""
+    app.connect("doctree-read", _add_anchors_of_github)
+
+
+def _add_anchors_of_github(_, doctree):
+    for section in doctree.findall(nodes.section):
+        slug = section.get("slug")  # as MyST computes it, by GitHub's rule
+        if slug and slug not in doctree.ids:
+            section["ids"].append(slug)
+            doctree.ids[slug] = section

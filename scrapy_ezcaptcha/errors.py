@@ -15,6 +15,23 @@ from scrapy.exceptions import IgnoreRequest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+__all__ = [
+    "ApiError",
+    "ConfigurationError",
+    "CrawlEnding",
+    "ExitBenched",
+    "ExitError",
+    "EzCaptchaError",
+    "FailedElsewhere",
+    "GivenUp",
+    "InvalidOptions",
+    "InvalidTask",
+    "NoExitLeft",
+    "SolveTimeout",
+    "TransportError",
+    "UnexpectedResponse",
+]
+
 _MAX_CHARS = 300
 
 #: The key is wrong, disabled or out of money. Thirty of these within a minute on
@@ -129,7 +146,8 @@ class GivenUp(EzCaptchaError):
 class ExitError(EzCaptchaError):
     """The request leaves through no proxy that the service could use.
 
-    ``cause`` is one of ``none``, ``credentials``, ``private``, ``unreadable``, ``handler``.
+    ``cause`` is one of ``none``, ``credentials``, ``private``, ``unreadable``, ``handler``,
+    ``browser``.
     """
 
     code = "EXIT"

@@ -95,7 +95,7 @@ class Exit:
 
     @property
     def label(self) -> str:
-        """What the proxy is called in logs, errors and lists: ``gate.example:8000#3f2a1c``.
+        """What the proxy is called in logs, errors and lists, such as ``gate.example:8000#3f2a1c``.
 
         Behind ``#`` is the beginning of a digest of the user name, if there is one, so that
         sessions of one gateway are told apart. It is the same in all processes and runs. Proxies

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
+__all__ = ["challenge_detected", "challenge_failed", "challenge_solved"]
+
 #: The response to a request in scope is a challenge.
 #: Arguments: ``request``, ``response``, ``sign`` (how it was recognized, a string), ``spider``.
 challenge_detected = object()

@@ -6,11 +6,13 @@ The wheel is built twice, the second time from the sdist and elsewhere: to the s
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +47,19 @@ def main() -> None:
             python = empty_environment(folder / str(number))
             run(python, "-m", "pip", "install", "--quiet", file)
             run(python, "-c", PROBE, cwd=folder)
+        check_description(wheel)
     print("wheel and sdist are fine")
+
+
+def check_description(wheel: Path) -> None:
+    """Links to files of the repository lead nowhere on a package index."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
+        text = archive.read(name).decode()
+    if "# scrapy-ezcaptcha" not in text or "`docs/setup.md`" not in text:
+        sys.exit("the description of the wheel is not the README")
+    if dead := re.findall(r"\]\((?!https?://)([^)]*)\)", text):
+        sys.exit(f"the description of the wheel has dead links: {dead}")
 
 
 def time_of_release() -> str:

@@ -43,6 +43,12 @@ def check_proxies(
             yield Finding(FAIL, "proxy", f"{name}: {error}")
         else:
             yield _tried(name, exit, settings, url, offline=offline)
+    if set(named) == {"EZCAPTCHA_PROXY"} and not config.proxies:
+        yield Finding(
+            NOTE,
+            "proxy",
+            "requests leave without EZCAPTCHA_PROXY until their site challenges one of them",
+        )
     if not found and not config.proxies:
         yield Finding(
             NOTE,

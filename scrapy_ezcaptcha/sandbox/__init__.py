@@ -19,9 +19,10 @@ try:
     import h11 as _h11  # noqa: F401
     import trustme as _trustme  # noqa: F401
 except ImportError as error:
+    # Named after this package, so that python -m prints one line instead of a traceback.
     raise ImportError(
-        "the sandbox needs its extra: pip install 'scrapy-ezcaptcha[sandbox]'"
-    ) from error
+        f"the sandbox needs {error.name}: pip install 'scrapy-ezcaptcha[sandbox]'", name=__name__
+    ) from None
 
 from scrapy_ezcaptcha.sandbox.edge import Edge, Visit
 from scrapy_ezcaptcha.sandbox.exits import Exits

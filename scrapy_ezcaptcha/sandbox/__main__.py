@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import signal
+import sys
 import threading
 
 from scrapy_ezcaptcha.sandbox import DEFAULT_SITES, Sandbox
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Start a sandbox, say where it is, and report what it saw when interrupted."""
+    """Start a sandbox, say how to use it, and report what it saw when interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m scrapy_ezcaptcha.sandbox",
         description="Play the EzCaptcha service, protected sites and a proxy on loopback.",
@@ -24,18 +26,32 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     sandbox = Sandbox(latency=options.latency)
-    sandbox.start(service_port=options.service_port, proxy_port=options.proxy_port)
-    print(f"service  EZCAPTCHA_API_URL={sandbox.api_url}")
-    print(f"key      EZCAPTCHA_CLIENT_KEY={sandbox.key}")
-    print(f"proxy    {sandbox.proxy_url()}  (each user name is an exit of its own)")
-    print("sites    " + ", ".join(site.zone for site in DEFAULT_SITES))
-    print(f"seen     {sandbox.api_url}/_sandbox")
-    print("Ctrl-C stops it.", flush=True)
+    try:
+        sandbox.start(service_port=options.service_port, proxy_port=options.proxy_port)
+    except (OSError, OverflowError) as error:
+        print(f"The sandbox cannot listen: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(usage(sandbox)), flush=True)
     stopped.wait()
     report = sandbox.report()
     sandbox.stop()
     print(json.dumps(report, indent=2))
     return 0
+
+
+def usage(sandbox: Sandbox) -> list[str]:
+    """Return the lines that say how to crawl the sites, two of them for a shell."""
+    variables = [f"{name}={shlex.quote(text)}" for name, text in sandbox.environment().items()]
+    return [
+        "Sites: " + ", ".join(site.zone for site in DEFAULT_SITES),
+        f"What they have seen: {sandbox.api_url}/_sandbox",
+        "In another terminal, set the key and the proxy, and crawl with these options:",
+        "",
+        f"export {' '.join(variables)}",
+        f"scrapy crawl NAME {shlex.join(sandbox.arguments())}",
+        "",
+        "Each user name of the proxy is an exit of its own. Ctrl-C stops the sandbox.",
+    ]
 
 
 if __name__ == "__main__":

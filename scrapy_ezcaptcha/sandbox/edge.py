@@ -52,7 +52,10 @@ class _Clearance:
 
 
 class Edge:
-    """Answers for all sites. A clearance holds for its zone, exit and User-Agent only."""
+    """Answers for all sites. A clearance holds for its zone, exit and User-Agent only.
+
+    ``visits`` has each request that arrived, as a :class:`~scrapy_ezcaptcha.sandbox.Visit`.
+    """
 
     def __init__(self, sites: Iterable[Site], clock: Callable[[], float] = time.monotonic) -> None:
         self._sites = {site.zone: site for site in sites}

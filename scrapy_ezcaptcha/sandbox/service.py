@@ -122,6 +122,9 @@ class Task:
 class Service:
     """Plays ``createTask``, ``getTaskResult`` and ``getBalance``.
 
+    ``tasks`` has each :class:`~scrapy_ezcaptcha.sandbox.Task` by its id, ``calls`` the number of
+    calls by method.
+
     Args:
         edge: where the clearances hold.
         key: the client key that is accepted.

@@ -209,6 +209,22 @@ class TestDoctor:
         assert f"FAIL proxy      EZCAPTCHA_PROXY: {label} opens no tunnel to {said}" in done.stdout
         assert "setup.md#set-the-proxy" in done.stderr or "setup.html#set-the-proxy" in done.stderr
 
+    @pytest.mark.parametrize(
+        ("others", "is_said"),
+        [({}, True), ({"http_proxy": "http://u:p@127.0.0.1:1"}, False), ("pool", False)],
+    )
+    def test_that_first_requests_leave_without_the_proxy_is_said(
+        self, run, sandbox, others, is_said
+    ):
+        settings = {"EZCAPTCHA_PROXY": sandbox.proxy_url("mine"), **ADDON}
+        if others == "pool":
+            settings["EZCAPTCHA_PROXIES"], others = sandbox.proxy_url("exit1"), {}
+        env = {"http_proxy": "", "https_proxy": "", **others}
+        done = run(sandbox, "doctor", "--offline", env=env, **settings)
+        assert done.returncode == 0
+        note = "note proxy      requests leave without EZCAPTCHA_PROXY until"
+        assert (note in done.stdout) == is_said
+
     def test_each_proxy_of_the_pool_is_tried(self, run, sandbox):
         pool = [sandbox.proxy_url(user) for user in ("well", "slow", "dead", "gone", "refusing")]
         pool.append(sandbox.proxy_url("closed", own_port=True))

@@ -26,7 +26,11 @@ pytestmark = pytest.mark.unmeasured
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+# The page of the first crawl is run by test_newcomer.
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in DOCS.rglob("*.md") if page.name != "tutorial.md"),
+]
 
 # Run elsewhere: make wheel installs the package, the unit tests start the sandbox from the shell.
 NOT_RUN_HERE = ("pip install ", "python -m scrapy_ezcaptcha.sandbox", "export ")
@@ -67,6 +71,7 @@ def test_code_blocks(page, sandbox, environment, project):
         def evaluate(self, example):
             if "def test_" in example.parsed:
                 (project / "test_block.py").write_text(example.parsed)
+                shutil.copy(EXAMPLES / "opt_in.py", project)
                 run_commands("$ pytest test_block.py\n", environment, project)
             else:
                 python.evaluate(example)
@@ -77,6 +82,56 @@ def test_code_blocks(page, sandbox, environment, project):
         example.evaluate()
     ours = {k: v for k, v in document.namespace.items() if k.startswith("EZCAPTCHA_")}
     assert Config.from_settings(Settings(ours), {}).warnings == ()
+
+
+WRONG = [
+    pytest.param("self.parse_item, meta=SOLVE", "self.parse_item", id="meta-is-forgotten"),
+    pytest.param(
+        "meta=SOLVE)\n\n    def parse_item",
+        """meta={**SOLVE, "proxy": another()})
+
+    def parse_item""",
+        id="many-proxies",
+    ),
+]
+ANOTHER = """
+import itertools, os
+from urllib.parse import urlsplit
+
+NUMBERS = itertools.count()
+
+
+def another():
+    user, host = f"exit{next(NUMBERS)}", os.environ["http_proxy"].partition("@")[2]
+    return f"http://{user}:{urlsplit(os.environ['http_proxy']).password}@{host}"
+"""
+
+
+@pytest.mark.parametrize(("right", "wrong"), WRONG)
+@pytest.mark.parametrize("test", ["test_shop.py", "testing.md"])
+def test_the_tests_that_are_shown_fail_for_a_wrong_spider(test, right, wrong, environment, project):
+    spider = (EXAMPLES / "opt_in.py").read_text()
+    assert right in spider
+    (project / "opt_in.py").write_text(spider.replace(right, wrong) + ANOTHER)
+    if test == "testing.md":
+        blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / test).read_text(), re.M | re.S)
+        (shown,) = (block for block in blocks if "def test_" in block)
+    else:
+        shown = (EXAMPLES / test).read_text()
+    (project / "test_shown.py").write_text(shown)
+    command = ["pytest", "-p", "no:cacheprovider", "test_shown.py"]
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "E       assert" in done.stdout or "E       AssertionError" in done.stdout
+    assert "1 failed" in done.stdout
 
 
 def run_commands(block: str, environment, folder: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
+import shlex
 import signal
 import ssl
 import subprocess
@@ -17,6 +20,7 @@ import pytest
 from support import wait_for
 
 from scrapy_ezcaptcha.sandbox import USER_AGENT, Protection, Sandbox, Site
+from scrapy_ezcaptcha.sandbox.__main__ import usage
 
 
 def browse(
@@ -366,18 +370,66 @@ def test_it_can_be_stopped_twice():
         call(sandbox, "getBalance", {})
 
 
+COMMAND = [sys.executable, "-m", "scrapy_ezcaptcha.sandbox"]
+
+
 def test_from_the_shell():
-    command = [sys.executable, "-m", "scrapy_ezcaptcha.sandbox", "--latency", "0.1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*COMMAND, "--latency", "0.1"], stdout=subprocess.PIPE, text=True)
     lines = []
-    while not lines or not lines[-1].startswith("Ctrl-C"):
+    while not lines or "Ctrl-C stops" not in lines[-1]:
         lines.append(process.stdout.readline())
         assert lines[-1], lines
-    said = "".join(lines)
-    assert "EZCAPTCHA_API_URL=http://127.0.0.1:" in said
-    assert "EZCAPTCHA_CLIENT_KEY=" in said
-    assert "shop.example" in said
+    (export,) = [line for line in lines if line.startswith("export ")]
+    (crawl,) = [line for line in lines if line.startswith("scrapy crawl NAME ")]
+    said = dict(part.split("=", 1) for part in shlex.split(export)[1:])
+    assert set(said) == {"EZCAPTCHA_CLIENT_KEY", "http_proxy", "https_proxy"}
+    assert re.fullmatch(r"http://exit1:[^@]+@127\.0\.0\.1:\d+", said["https_proxy"])
+    assert re.search(r" -s EZCAPTCHA_API_URL=http://127\.0\.0\.1:\d+ -s EZCAPTCHA_POLL", crawl)
+    assert "shop.example" in lines[0]
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=10)
     assert process.returncode == 0
     assert json.loads(rest)["tasks"] == 0
+
+
+def test_what_it_says_in_the_shell_is_what_python_code_gets():
+    with Sandbox(latency=5, key="with 'quotes'") as sandbox:
+        lines = usage(sandbox)
+        (export,) = [line for line in lines if line.startswith("export ")]
+        (crawl,) = [line for line in lines if line.startswith("scrapy ")]
+        assert dict(part.split("=", 1) for part in shlex.split(export)[1:]) == sandbox.environment()
+        assert shlex.split(crawl) == ["scrapy", "crawl", "NAME", *sandbox.arguments()]
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with Sandbox() as sandbox:
+        port = str(urlsplit(sandbox.api_url).port)
+        done = run_without([*COMMAND, "--proxy-port", port])
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("The sandbox cannot listen: ")
+
+
+def run_without(command, package=None, folder=None):
+    """Run *command*, in a world in which *package* is not installed."""
+    environment = dict(os.environ)
+    if package:
+        text = f"raise ModuleNotFoundError(\"No module named '{package}'\", name={package!r})"
+        (folder / f"{package}.py").write_text(text)
+        environment["PYTHONPATH"] = f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("package", ["h11", "h2", "trustme"])
+def test_without_its_extra_one_line_says_what_to_install(package, tmp_path):
+    advice = f"the sandbox needs {package}: pip install 'scrapy-ezcaptcha[sandbox]'"
+    done = run_without(COMMAND, package, tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert advice in line
+    done = run_without([sys.executable, "-c", "import scrapy_ezcaptcha.sandbox"], package, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.splitlines()[-1] == f"ImportError: {advice}"
