@@ -225,4 +225,4 @@ def test_a_balance_that_cannot_be_asked_for_stops_nothing(crawl):
         requests = [{"url": "http://shop.example/", "meta": via(sandbox)}]
         result = crawl(sandbox, requests, settings={"EZCAPTCHA_LOG_BALANCE": True})
     assert [page["status"] for page in result.pages] == [200]
-    assert "Could not ask for the balance" in result.log
+    assert "Could not get the balance" in result.log
