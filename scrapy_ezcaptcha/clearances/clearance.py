@@ -137,7 +137,7 @@ def lacks_for_clearance(solution: Solution) -> str | None:
     if not solution.cookies.get(CLEARANCE_COOKIE):
         return f"the solution has no {CLEARANCE_COOKIE} cookie"
     if not solution.user_agent:
-        return "the solution names no User-Agent"
+        return "the solution has no User-Agent"
     return None
 
 
