@@ -180,7 +180,7 @@ class KnownClearances:
         if verdict is Verdict.EXPIRED:
             self._served.put(carried.id, True)  # maybe by another process
             pages = counted(record.pages, "page")
-            reason = ("rejected", f"the last clearance was rejected after serving {pages}")
+            reason = ("rejected", f"the last clearance was rejected after {pages}")
             self._note_yield(carried.place, record.pages)
             self._drop(carried.place, carried.id, reason, unused=False)
             return reason

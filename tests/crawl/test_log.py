@@ -41,7 +41,7 @@ def test_for_each_task_zone_exit_reason_seconds_and_outcome(crawl):
     assert created.keys() == ready.keys() == bought
     label = Exit.parse(sandbox.proxy_url()).label
     first = "first challenge of the zone through this proxy"
-    rejected = "the last clearance was rejected after serving 3 pages"
+    rejected = "the last clearance was rejected after 3 pages"
     assert sorted(map(tuple, created.values())) == [
         ("blog.example", "www.blog.example", label, first),
         ("news.example", "", label, first),
@@ -90,7 +90,7 @@ def test_a_crawl_that_waits_long_says_what_for(crawl):
     assert len(lines) >= 2
     label = re.escape(Exit.parse(sandbox.proxy_url()).label)
     assert re.fullmatch(
-        rf"Progress: 1 solve under way \(shop\.example through {label} for \d+ s\);"
+        rf"Progress: 1 solve in progress \(shop\.example through {label} for \d+ s\);"
         r" \d requests? waiting; 1 task created",
         lines[-1],
     )

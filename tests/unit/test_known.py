@@ -357,7 +357,7 @@ def test_why_a_task_is_bought(known):
     challenge(known, WWW, one)
     assert known.reason_for(at(WWW), place) == (
         "rejected",
-        "the last clearance was rejected after serving 3 pages",
+        "the last clearance was rejected after 3 pages",
     )
     challenge(known, WWW, held(known, 2))
     assert known.reason_for(at(WWW), place)[0] == "useless"
