@@ -285,7 +285,8 @@ class TestWriting:
 
     @pytest.mark.parametrize("name", ["", "missing/ledger.jsonl"])
     def test_where_no_file_can_be_is_said(self, tmp_path, name):
-        with pytest.raises(ConfigurationError, match=r"EZCAPTCHA_LEDGER is '.*', but this file cannot be"):
+        said = r"EZCAPTCHA_LEDGER is '.*', but this file cannot be"
+        with pytest.raises(ConfigurationError, match=said):
             LedgerFile(tmp_path / name, LOG)
 
     def test_no_line_of_four_processes_is_lost_or_torn(self, path):
