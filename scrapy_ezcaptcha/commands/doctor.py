@@ -44,9 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--offline", action="store_true", help="call neither the service nor a proxy"
     )
-    parser.add_argument(
-        "--url", help="the site for trying the proxies; default: the service"
-    )
+    parser.add_argument("--url", help="the site for trying the proxies; default: the service")
     parser.add_argument(
         "--spider", metavar="NAME", help="also use the custom_settings of this spider"
     )

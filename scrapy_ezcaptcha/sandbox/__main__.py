@@ -1,4 +1,4 @@
-"""``python -m scrapy_ezcaptcha.sandbox``: play everything until Ctrl-C."""
+"""``python -m scrapy_ezcaptcha.sandbox``: runs a sandbox until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from scrapy_ezcaptcha.sandbox import DEFAULT_SITES, Sandbox
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Start a sandbox, say where it is, and report what it saw when interrupted."""
+    """Start a sandbox, print its addresses, and on Ctrl-C print what it saw."""
     parser = argparse.ArgumentParser(
         prog="python -m scrapy_ezcaptcha.sandbox",
-        description="Play the EzCaptcha service, protected sites and a proxy on loopback.",
+        description="Simulate the EzCaptcha service, protected sites and a proxy on loopback.",
     )
     parser.add_argument("--latency", type=float, default=5.0, help="seconds that a solve takes")
     parser.add_argument("--service-port", type=int, default=0, help="0: any free port")
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     sandbox.start(service_port=options.service_port, proxy_port=options.proxy_port)
     print(f"service  EZCAPTCHA_API_URL={sandbox.api_url}")
     print(f"key      EZCAPTCHA_CLIENT_KEY={sandbox.key}")
-    print(f"proxy    {sandbox.proxy_url()}  (each user name is an exit of its own)")
+    print(f"proxy    {sandbox.proxy_url()}  (each user name is another exit)")
     print("sites    " + ", ".join(site.zone for site in DEFAULT_SITES))
     print(f"seen     {sandbox.api_url}/_sandbox")
     print("Ctrl-C stops it.", flush=True)
