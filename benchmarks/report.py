@@ -1,4 +1,4 @@
-"""What the figures of a run look like: a table, and a picture of *mixed*."""
+"""Shows the figures of a run: a table, and a picture of *mixed*."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table(results) -> str:
     if row := results.get("waiting"):
         lines.append(
             f"| waiting, {row['requests'][1]:,} requests | ours | {row['more_bytes_each']:,} bytes"
-            " more each than a middleware that merely awaits |"
+            " more each than a middleware that only awaits |"
         )
     for count, row in results.get("scale", {}).get("zones", {}).items():
         lines.append(f"| scale, {count} zones | ours | {row['paid']} paid, {row['seconds']} s |")
@@ -43,7 +43,7 @@ def table(results) -> str:
         for contender, row in rows.items():
             lines.append(
                 f"| pool of {exits}, {count} zones of {each} pages | {contender} |"
-                f" {row['paid']} paid, at most {row['most_by_one_exit']} by one exit,"
+                f" {row['paid']} paid, at most {row['most_by_one_exit']} through one exit,"
                 f" {row['seconds']} s, {row['pages']} pages |"
             )
     return "\n".join(lines)
