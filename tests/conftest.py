@@ -11,7 +11,7 @@ from scrapy_ezcaptcha.sandbox import Sandbox
 
 @pytest.fixture(autouse=True)
 def is_measured(request: pytest.FixtureRequest):
-    """Whether coverage is measured. Marked as ``unmeasured`` are long crawls of much the same."""
+    """Whether coverage is measured. Long crawls that add no coverage are marked ``unmeasured``."""
     measuring = Coverage.current()
     if request.node.get_closest_marker("unmeasured") is None or measuring is None:
         yield True
@@ -23,20 +23,20 @@ def is_measured(request: pytest.FixtureRequest):
 
 @pytest.fixture
 def crawl(tmp_path: Path, is_measured: bool) -> Crawl:
-    """Runs crawls in processes of their own."""
+    """Runs each crawl in its own process."""
     return Crawl(tmp_path, is_measured=is_measured)
 
 
 @pytest.fixture
 def sandbox():
-    """The sandbox as it is by default, with a quick service."""
+    """The default sandbox, with a fast service."""
     with Sandbox(latency=0.3) as running:
         yield running
 
 
 @pytest.fixture
 def redis_server(tmp_path: Path):
-    """A Redis server of the test's own."""
+    """A Redis server for the test."""
     from redis_server import RedisServer
 
     if not RedisServer.is_installed():
