@@ -14,11 +14,11 @@ INTRODUCTION = f"""\
 
 This table shows what happens to a request when something goes wrong. A test writes it: for
 each fault, it crawls {PAGES} pages of a protected site and {PAGES} pages of an open
-site. The pages of the open site always arrive. *Tasks* is the number of tasks that the service created, which are the
-paid ones. *Seconds* is the duration of the crawl, with `EZCAPTCHA_POLL_INTERVAL` 0.1,
-`EZCAPTCHA_HTTP_TIMEOUT` 1, `EZCAPTCHA_SOLVE_TIMEOUT` 2 and a service that takes 0.3 s. *Given
-up* means that the spider gets the challenge page with that reason, see
-[what you get](usage.md#what-you-get).
+site. The pages of the open site always arrive. *Tasks* is the number of tasks that the service
+created, which are the paid ones. *Seconds* is the duration of the crawl, with
+`EZCAPTCHA_POLL_INTERVAL` 0.1, `EZCAPTCHA_HTTP_TIMEOUT` 1, `EZCAPTCHA_SOLVE_TIMEOUT` 2 and a
+service that takes 0.3 s. *Given up* means that the spider gets the challenge page with that
+reason, see [what you get](usage.md#what-you-get).
 
 A `createTask` call that may have arrived is never sent again, because its task may be paid for.
 The id of that task is not known, so the request is given up.
