@@ -69,7 +69,7 @@ def test_none_means_not_given():
         ({"proxy": 1}, "must be a proxy URL, is int"),
         ({"proxy": "ftp://u:secret@h"}, "not a URL of the form"),
         ({"rq_data": "a=1"}, "a dict, not an encoded string, is str"),
-        ({"rq_data": {"a": object()}}, "what JSON can carry"),
+        ({"rq_data": {"a": object()}}, "must be serializable as JSON"),
         ({"website_url": "shop.example"}, "http:// or https:// URL"),
         ({"website_url": 1}, "http:// or https:// URL, is int"),
         ({"max_attempts": 0}, "whole number from 1"),
