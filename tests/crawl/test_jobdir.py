@@ -1,4 +1,4 @@
-"""What is wrong with the file of waiting requests costs no request, and never the crawl."""
+"""Problems with the file of waiting requests lose no request, and never stop the crawl."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every public name stands in the reference."""
+"""The reference contains every public name."""
 
 from __future__ import annotations
 
