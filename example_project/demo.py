@@ -98,7 +98,7 @@ def crawl(spider, settings, environment=None, **arguments):
     )
     is_shown = False
     for line in process.stdout:
-        begins = re.match(r"\d{4}-\d\d-\d\d [\d:]+ \[", line)  # else it belongs to the previous line
+        begins = re.match(r"\d{4}-\d\d-\d\d [\d:]+ \[", line)  # else it continues a line
         if begins:
             is_shown = "[scrapy_ezcaptcha" in line or "ERROR" in line
         if is_shown:
