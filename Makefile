@@ -22,7 +22,7 @@ test: .venv/test  ## all tests, with coverage
 unit: .venv/test  ## the tests that need no crawl
 	$(RUN) -m pytest tests/unit $(ARGS)
 
-tox: .venv/tox  ## all tests with the oldest dependencies, and with each installed Python; ARGS="-e lowest"
+tox: .venv/tox  ## all tests with the oldest of everything, and with each Python present; ARGS="-e lowest"
 	$(if $(PYENV_PYTHONS),PYENV_VERSION=$(PYENV_PYTHONS)) $(RUN) -m tox run $(ARGS)
 
 changelog: .venv/docs  ## move newsfragments/ into CHANGELOG.md, for VERSION

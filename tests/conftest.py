@@ -11,7 +11,7 @@ from scrapy_ezcaptcha.sandbox import Sandbox
 
 @pytest.fixture(autouse=True)
 def is_measured(request: pytest.FixtureRequest):
-    """Whether coverage is measured. Long crawls that add no coverage are marked ``unmeasured``."""
+    """Whether coverage is measured. Marked as ``unmeasured`` are long crawls of much the same."""
     measuring = Coverage.current()
     if request.node.get_closest_marker("unmeasured") is None or measuring is None:
         yield True
@@ -23,7 +23,7 @@ def is_measured(request: pytest.FixtureRequest):
 
 @pytest.fixture
 def crawl(tmp_path: Path, is_measured: bool) -> Crawl:
-    """Runs each crawl in its own process."""
+    """Runs crawls in processes of their own."""
     return Crawl(tmp_path, is_measured=is_measured)
 
 

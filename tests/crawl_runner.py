@@ -93,7 +93,7 @@ def limited_files(size: int | None) -> Iterator[None]:
 def run_forked(
     path: str, environment: dict[str, str], output: str, *, is_measured: bool = True
 ) -> None:
-    """Run a plan in a forked process with all modules loaded; see ``support.Crawl``."""
+    """Run a plan in a process that was forked with all modules loaded; see ``support.Crawl``."""
     if not is_measured:
         stop_measuring()
     settle(Path(path).parent, environment, output, output)
@@ -103,7 +103,7 @@ def run_forked(
 def run_command_forked(
     arguments: list[str], environment: dict[str, str], folder: str, out: str, err: str
 ) -> None:
-    """Run ``scrapy`` with *arguments* in a forked process; see ``support.run_command``."""
+    """Run ``scrapy`` with *arguments* in such a process; see ``support.run_command``."""
     settle(Path(folder), environment, out, err)
     cmdline.execute(["scrapy", *arguments])
 

@@ -47,9 +47,9 @@ PATIENT = {"EZCAPTCHA_HTTP_TIMEOUT": 15.0, "EZCAPTCHA_SOLVE_TIMEOUT": 40.0}
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, and the maximum number of seconds that the crawl may take.
+    """A fault, and how long the crawl may take at most, in seconds.
 
-    With the timeouts of SETTINGS, each of two attempts may take SOLVE_TIMEOUT and one call.
+    With the time-outs of SETTINGS: each of two attempts may use up SOLVE_TIMEOUT and one call.
     """
 
     name: str
@@ -100,7 +100,7 @@ CASES = [
     Case("the service refuses connections for 1 s", before=lambda s: s.interrupt_service(1.0),
          settings={"EZCAPTCHA_POLL_INTERVAL": 0.4}),
     Case("the service refuses connections for good", before=lambda s: s.interrupt_service(60)),
-    Case("the service has a certificate that is not trusted", sandbox={"service_tls": True}),
+    Case("the service has a certificate that nobody vouches for", sandbox={"service_tls": True}),
     # createTask
     Case("createTask: accepted, never answered", create("silent")),
     Case("createTask: answered after the limit", create("slow", delay=1.5)),

@@ -58,10 +58,10 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {**kept, **extra}
 
 
-# Crawls are forked from a process with all modules loaded: half of a short crawl is imports.
+# Forked from a process that has everything loaded: half the work of a short crawl is importing.
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _PATHS = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)  # for its imports
+os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)  # it preloads by this
 _FORKSERVER.set_forkserver_preload(["crawl_runner"])
 
 
@@ -146,7 +146,7 @@ class RunningCrawl:
         self.process.join()
 
     def result(self, timeout: float = 60) -> CrawlResult:
-        """Wait for the end of the crawl."""
+        """Wait for its end."""
         self.process.join(timeout)
         seconds = time.monotonic() - self._began
         if self.process.is_alive():

@@ -11,7 +11,7 @@ from scrapy_ezcaptcha.sandbox import DEFAULT_SITES, Sandbox
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Start a sandbox, print its addresses, and on Ctrl-C print what it saw."""
+    """Start a sandbox, say where it is, and report what it saw when interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m scrapy_ezcaptcha.sandbox",
         description="Simulate the EzCaptcha service, protected sites and a proxy on loopback.",
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     sandbox.start(service_port=options.service_port, proxy_port=options.proxy_port)
     print(f"service  EZCAPTCHA_API_URL={sandbox.api_url}")
     print(f"key      EZCAPTCHA_CLIENT_KEY={sandbox.key}")
-    print(f"proxy    {sandbox.proxy_url()}  (each user name is another exit)")
+    print(f"proxy    {sandbox.proxy_url()}  (each user name is an exit of its own)")
     print("sites    " + ", ".join(site.zone for site in DEFAULT_SITES))
     print(f"seen     {sandbox.api_url}/_sandbox")
     print("Ctrl-C stops it.", flush=True)

@@ -52,7 +52,7 @@ class _Clearance:
 
 
 class Edge:
-    """Answers for all sites. A clearance is valid only for its zone, exit and User-Agent."""
+    """Answers for all sites. A clearance holds for its zone, exit and User-Agent only."""
 
     def __init__(self, sites: Iterable[Site], clock: Callable[[], float] = time.monotonic) -> None:
         self._sites = {site.zone: site for site in sites}

@@ -137,10 +137,10 @@ class Broker:
     async def wait_for_solve(self, target: Target, *, is_last: bool = False) -> None:
         """Let a request wait while its solve is in progress and there is no clearance for it.
 
-        After the solve, the waiting requests are released in turn; new requests join the queue.
-        Raises CrawlEnding if the crawl begins to close, ExitBenched if the exit is benched, and
-        TooManyWaiting if too many requests wait. A request that *is_last* in the scheduler waits
-        for room before that.
+        After the solve, all who waited are let go in turn, and who comes then joins the queue.
+        Raises CrawlEnding if the crawl began to close meanwhile, ExitBenched if the exit is left,
+        TooManyWaiting if too many requests wait; a request that *is_last* in the scheduler then
+        waits for room first.
         """
         request = target.request
         has_one = self.known.find(target.location, target.place[1]) is not None
@@ -213,7 +213,7 @@ class Broker:
                 raise
             if clearance := self.known.find(target.location, place[1]):
                 return clearance
-        found = self.known.find(target.location, place[1])  # from a solve for a page
+        found = self.known.find(target.location, place[1])  # by a page that was wanted
         return found or await self._buy(target, only=only)
 
     async def _buy(
@@ -276,7 +276,7 @@ class Broker:
         return (place, differs), differs
 
     def _is_needed(self, target: Target) -> bool:
-        """Whether *target* has no clearance, and a solve for it is in progress."""
+        """Whether a solve is under way for *target*, for which there is no clearance."""
         if self.known.find(target.location, target.place[1]) is not None:
             return False
         return self._key_for(target)[0] in self.flights

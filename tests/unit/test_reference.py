@@ -1,4 +1,4 @@
-"""The reference contains every public name."""
+"""Every public name stands in the reference."""
 
 from __future__ import annotations
 
