@@ -64,7 +64,7 @@ class Looks:
         self._next: Any = None  # the call that begins the next look
         self._asked: _Answers = {}  # by the look in progress
         self._is_under_way = False
-        self._found_nothing = 0  # the number of first looks in a row
+        self._found_nothing = 0  # first looks in a row without a result
         self._ended_at = 0.0
         self._seconds = 0.0  # that the last look took
 
