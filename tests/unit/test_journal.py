@@ -269,7 +269,7 @@ def test_on_a_full_disk_the_journal_is_given_up_once(tmp_path, caplog, call):
     with full_disk():
         journal.clear() if call == "clear" else getattr(journal, call)(waits)
     (line,) = warnings(caplog)
-    assert "going on without it" in line
+    assert "continuing without it" in line
     assert line.endswith("it is removed")
     assert names(tmp_path) == []
     journal.add(waits)
