@@ -245,8 +245,8 @@ def test_outside_the_allowed_domains_nothing_is_solved(crawl, sandbox, opted_in,
 @pytest.mark.parametrize(
     ("meta", "settings", "reason"),
     [
-        pytest.param({}, {}, "by no proxy", id="none"),
-        pytest.param({"proxy": None}, {}, "by no proxy", id="explicitly-none"),
+        pytest.param({}, {}, "the request has no proxy", id="none"),
+        pytest.param({"proxy": None}, {}, "the request has no proxy", id="explicitly-none"),
     ],
 )
 def test_without_a_proxy_it_says_once_what_to_set(crawl, meta, settings, reason):
