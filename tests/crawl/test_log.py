@@ -72,9 +72,8 @@ def test_a_task_that_fails_is_told_too(crawl):
 def test_the_sign_of_a_challenge_is_in_the_debug_log(crawl, sandbox):
     requests = [{"url": "http://captcha.example/", "meta": via(sandbox)}]
     result = crawl(sandbox, requests)
-    assert (
-        "DEBUG: <403 http://captcha.example/> is a challenge, by its challenge form" in result.log
-    )
+    line = "<403 http://captcha.example/> is a challenge, detected by its challenge form"
+    assert f"DEBUG: {line}" in result.log
     assert result.signals[0][:4] == ["detected", "http://captcha.example/", 403, "challenge form"]
 
 
@@ -116,11 +115,11 @@ def test_at_the_start_scope_store_proxies_and_limits(crawl, sandbox):
         'requests with meta["ezcaptcha"] to shop.example; store: memory; proxies: a pool of 1'
         " proxy; limits: 7 tasks, 16 at once, 2 for each request"
     )
-    assert "may be paid for" not in result.log
+    assert "can cost a task" not in result.log
 
 
 def test_a_transparent_crawl_without_limits_is_warned_of_once(crawl, sandbox):
-    said = "WARNING: Every request to any site may be paid for"
+    said = "WARNING: Every request to any site can cost a task"
     requests = items(sandbox, "shop.example", 1)
     result = crawl(sandbox, requests, settings={"EZCAPTCHA_TRANSPARENT_MODE": True})
     assert result.log.count(said) == 1
