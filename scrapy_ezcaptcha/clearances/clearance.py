@@ -48,7 +48,7 @@ _NEVER_REPLAYED = frozenset(
 )
 _NEVER_REPLAYED_PREFIXES = ("content-", "if-")
 
-# Only the list that tldextract contains: no network, no cache on disk.
+# The list that tldextract bundles; no network, no cache on disk.
 _split_host = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
 
 
