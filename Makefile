@@ -5,12 +5,12 @@ MINUTES ?= 30
 RUNS ?= 20
 RUN := .venv/bin/python
 
-# tox finds the Pythons of pyenv only if they are named.
+# tox finds the Pythons of pyenv only by their names.
 PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
 
 .PHONY: demo test unit tox changelog docs fuzz soak ends faults audit bench lint wheel scrapy-tests install clean
 
-demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
+demo: .venv/demo  ## run the example spiders in the sandbox; with URL= and PROXY=, against the real service
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
 
 test: .venv/test  ## all tests, with coverage
@@ -41,13 +41,13 @@ soak: .venv/test  ## a crawl of MINUTES with random faults
 ends: .venv/test  ## Ctrl-C and kill -9 in every phase of a solve, RUNS times each
 	RUNS=$(RUNS) $(RUN) -m pytest -n 4 tests/crawl/test_ending.py $(ARGS)
 
-faults: .venv/test  ## write docs/faults.md anew
+faults: .venv/test  ## write docs/faults.md again
 	$(RUN) tests/fault_table.py
 
 audit: .venv/audit  ## known vulnerabilities of the locked dependencies
 	$(RUN) -m pip_audit --no-deps --disable-pip -r requirements/newest.txt
 
-bench: .venv/bench  ## all benchmarks, some ten minutes; ARGS=--quick for a first look
+bench: .venv/bench  ## all benchmarks, about ten minutes; ARGS=--quick for a first look
 	$(RUN) benchmarks/run.py $(ARGS)
 	$(RUN) benchmarks/stores.py $(ARGS)
 
@@ -57,13 +57,13 @@ lint: .venv/test .venv/lint  ## style and types
 	$(RUN) -m mypy
 	$(RUN) -m pyright
 
-wheel: .venv/lint  ## build wheel (twice, to the same bytes) and sdist, install each
+wheel: .venv/lint  ## build wheel (twice, must be identical) and sdist, install each
 	$(RUN) tests/check_wheel.py
 
 scrapy-tests: .venv/test  ## Scrapy's own tests, with the middleware in each crawler; ARGS="--mode idle"
 	$(RUN) tests/scrapy_tests.py $(ARGS)
 
-install:  ## what .ci/run needs, in one go
+install:  ## everything that .ci/run needs
 	@test -x $(RUN) || $(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test,tox,docs,lint,fuzz]'
 	@touch $(addprefix .venv/,test tox docs lint fuzz)

@@ -1,4 +1,4 @@
-"""What is measured against what."""
+"""The middlewares that are compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scrapy_ezcaptcha import CloudFlare5STask, EzCaptchaClient, is_challenge
 from scrapy_ezcaptcha.crawl.proxies import ProxyFinder
 from scrapy_ezcaptcha.sandbox import USER_AGENT
 
-# What a clearance of the sandbox puts on a request.
+# The headers of a clearance in the sandbox.
 HEADERS = {
     "User-Agent": USER_AGENT,
     "Accept-Language": "en-US,en;q=0.9",
@@ -24,7 +24,7 @@ OURS = {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}
 
 
 class InlineMiddleware:
-    """The yardstick: has each challenge solved in place, by a plain await."""
+    """The baseline: has each challenge solved in place, with a plain await."""
 
     def __init__(self, crawler):
         settings = crawler.settings
@@ -52,7 +52,7 @@ class InlineMiddleware:
 
 
 class HeadersMiddleware:
-    """The cheapest way to protected pages: puts headers on each request that were bought before."""
+    """The cheapest way to get protected pages: adds the headers of an existing clearance."""
 
     def __init__(self, headers):
         self.headers = headers
@@ -67,7 +67,7 @@ class HeadersMiddleware:
 
 
 class RandomProxyMiddleware:
-    """Naive rotation: each request of the spider leaves by a random proxy; replays keep theirs."""
+    """Naive rotation: each request of the spider gets a random proxy; replays keep theirs."""
 
     def __init__(self, crawler):
         self.proxies = crawler.settings.getlist("RANDOM_PROXIES")
@@ -82,7 +82,7 @@ class RandomProxyMiddleware:
 
 
 class FutureMiddleware:
-    """Merely awaits something that never comes: what any waiting request costs."""
+    """Awaits a future that never fires: the cost of any waiting request."""
 
     def __init__(self):
         self.waiting = []

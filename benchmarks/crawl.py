@@ -1,4 +1,4 @@
-"""One crawl of a benchmark, in a process of its own: a plan by JSON in, figures by JSON out."""
+"""One crawl of a benchmark, in its own process: reads a plan and writes figures as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall
 
 
 class PlanSpider(scrapy.Spider):
-    """Crawls what the plan says: so many pages of each host, interleaved."""
+    """Crawls the pages of the plan, interleaving the hosts."""
 
     name = "plan"
     plan: dict = {}
@@ -40,7 +40,7 @@ class PlanSpider(scrapy.Spider):
             self.watch.start(0.2, now=False)
 
     def look(self):
-        """Note the memory when all requests wait, and end."""
+        """When all requests wait, note the memory and end the crawl."""
         waiting = len(self.crawler.engine.downloader.active)
         if waiting >= self.plan["until_waiting"]:
             self.watch.stop()

@@ -1,4 +1,4 @@
-"""The sandbox, also playing the service and the site that scrapy-turnstile expects."""
+"""The sandbox, with the service and the site that scrapy-turnstile expects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SITEKEY = b'<div class="cf-turnstile" data-sitekey="0x4AAAAAAASandbox"></div></
 
 
 class BenchEdge(Edge):
-    """Lets a request pass also by a token that scrapy-turnstile bought and posts."""
+    """Also accepts a token that scrapy-turnstile bought and posts."""
 
     def __init__(self, sites):
         super().__init__(sites)
@@ -52,5 +52,5 @@ class Playground(Sandbox):
 
     @property
     def paid(self) -> int:
-        """Solves that somebody paid for."""
+        """The number of paid solves."""
         return len(self.service.tasks) + self.tokens_sold

@@ -1,6 +1,6 @@
-"""What the figures of a run look like: a table, a picture of *mixed*, and the table of the README.
+"""Shows the figures of a run: a table, a picture of *mixed*, and the tables of the README.
 
-``python benchmarks/report.py`` writes them anew from ``results/results.json``.
+``python benchmarks/report.py`` writes them again from ``results/results.json``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def table(results) -> str:
     if row := results.get("waiting"):
         lines.append(
             f"| waiting, {row['requests'][1]:,} requests | ours | {row['more_bytes_each']:,} bytes"
-            " more each than a middleware that merely awaits |"
+            " more each than a middleware that only awaits |"
         )
     for count, row in results.get("scale", {}).get("zones", {}).items():
         lines.append(f"| scale, {count} zones | ours | {row['paid']} paid, {row['seconds']} s |")
@@ -53,7 +53,7 @@ def table(results) -> str:
         for contender, row in rows.items():
             lines.append(
                 f"| pool of {exits}, {count} zones of {each} pages | {contender} |"
-                f" {row['paid']} paid, at most {row['most_by_one_exit']} by one exit,"
+                f" {row['paid']} paid, at most {row['most_by_one_exit']} through one exit,"
                 f" {row['seconds']} s, {row['pages']} pages |"
             )
     return "\n".join([*lines, *spread_rows(results)])

@@ -1,8 +1,8 @@
-"""All benchmarks, everything side by side in one run: tables, a JSON file, a picture.
+"""Runs all benchmarks side by side, and writes tables, a JSON file and a picture.
 
-``python benchmarks/run.py [--quick] [scenario ...]``; scenarios: burst, mixed, overhead,
-detect, waiting, scale, pool, protected, after_a_solve, broad. Figures are only comparable within
-one scenario. What is known of scenarios that are not named stays. A quick run changes no results.
+``python benchmarks/run.py [--quick] [scenario ...]``. The scenarios are burst, mixed, overhead,
+detect, waiting, scale, pool, protected, after_a_solve and broad. Compare figures of one scenario
+only. Results of scenarios that are not named stay. A quick run changes no results.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def protected(zone="shop.example", *, is_free=False, latency=0.0):
 
 
 def burst(quick):
-    """48 pages of one zone by one exit."""
+    """48 pages of one zone through one exit."""
     solve, poll = (1.0, 0.6) if quick else (5.0, 3.0)
     rows = {}
     for contender in ("ours", "inline", "turnstile"):
@@ -133,10 +133,10 @@ def mixed(quick):
 
 
 def ratios(rows, name, solve):
-    """Compare a contender's open pages with the ideal: during the solve, and after it.
+    """Compare a contender's open pages with the ideal, during the solve and after it.
 
-    Seconds are whole ones; the one in which the solve ends belongs to neither part, and
-    the last second in which both sites have work is not whole.
+    Only whole seconds count. So the second in which the solve ends is left out, and so is the last
+    second in which both sites have work.
     """
     ideal = rows["free, plain priority queue" if "queue" in name else "free"]["open_by_second"]
     average = sum(ideal[:-1]) / max(1, len(ideal) - 1)
@@ -151,7 +151,7 @@ def ratios(rows, name, solve):
 
 
 def overhead(quick):
-    """Pages without any challenge: CPU seconds of the crawling process."""
+    """Pages without challenges: CPU seconds of the crawling process."""
     count, repeats = (1000, 2) if quick else (5000, 3)
     seconds = {"none": [], "ours": []}
     for _ in range(repeats):
@@ -168,7 +168,7 @@ def overhead(quick):
 
 
 def protected_pages(quick):
-    """Pages behind one clearance: CPU of the crawling process, in pairs."""
+    """Pages with one clearance: CPU seconds of the crawling process, in pairs."""
     count, repeats = (1000, 3) if quick else (4000, 7)
     seconds = {"none": [], "headers": [], "ours": []}
     for _ in range(repeats):
@@ -273,12 +273,18 @@ def spread(values):
 
 
 def spread_of(ones, others):
+<<<<<<< HEAD
     """Return the least, the median and the greatest ratio of pairs that were run in turn."""
     return spread([one / other for one, other in zip(ones, others, strict=True)])
+=======
+    """Return the smallest, median and largest ratio of pairs that ran in turn."""
+    ratios = sorted(one / other for one, other in zip(ones, others, strict=True))
+    return [round(ratio, 3) for ratio in (ratios[0], median(ratios), ratios[-1])]
+>>>>>>> helpW
 
 
 def detect(_quick):
-    """Microseconds to judge one response."""
+    """Microseconds to examine one response."""
     edge = {"Server": "cloudflare", "CF-RAY": "1-LHR", "Content-Type": "text/html"}
     url, page = "https://shop.example/", pages.catalogue_page("shop.example", "/", 500).encode()
     cases = {
@@ -299,8 +305,8 @@ def detect(_quick):
 def waiting(quick):
     """Memory of the crawling process for each request that waits.
 
-    What both sizes need alike (imports, tables) is no cost of a request: the difference
-    between a few and many is.
+    The cost of a request is the difference between few and many requests, because imports and
+    tables need memory in any case.
     """
     few, many = (200, 1000) if quick else (1000, 10_000)
     memory = {}
@@ -328,7 +334,7 @@ def memory_with(contender, count):
 
 
 def scale(quick):
-    """Zones with a solve each, all at once."""
+    """Zones with one solve each, all at the same time."""
     solve = 1.0 if quick else 5.0
     rows = {}
     for count in (1, 10, 100):

@@ -1,9 +1,9 @@
-"""How long the reactor is held while stores are asked, with 10,000 clearances in them.
+"""Measures how long calls to a store with 10,000 clearances block the reactor.
 
-``python benchmarks/stores.py [--quick]``. A crawl asks the store twice for each request here:
-what others know of its place, and to note that a host accepted a clearance. Beside it a timer
-that never rests measures how long each turn of the reactor takes; the longest during a call
-is how long that call held it. For comparison: the same without a call.
+``python benchmarks/stores.py [--quick]``. For each request, a crawl calls the store twice: to read
+what others know about its place, and to note that a host accepted a clearance. Meanwhile, a timer
+measures each turn of the reactor. The longest turn during a call is how long the call blocked the
+reactor. For comparison, the same is measured without a call.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def clearance(number):
 
 
 async def measure(store, calls):
-    """Return the milliseconds for which each call held the reactor, and each pause without one."""
+    """Return how many milliseconds each call, and each pause, blocked the reactor."""
     known = KnownClearances(keeps_changes=True)
     sharing = Sharing(known, store, reactor=reactor, stats=Stats(), log=LOG)
     turns, with_call, without = Turns(), [], []

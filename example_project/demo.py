@@ -1,7 +1,7 @@
-"""Runs the example spiders and sums up: through the sandbox, or against the real service.
+"""Runs the example spiders in the sandbox or against the real service, and sums up.
 
-Without arguments everything is played on loopback. With a URL, a proxy (and the key in
-the environment variable EZCAPTCHA_CLIENT_KEY) one page of a real site is crawled.
+Without arguments, everything is simulated on loopback. With a URL and a proxy, and the key in the
+environment variable EZCAPTCHA_CLIENT_KEY, it crawls one page of a real site.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def crawl_the_sandbox():
 
 
 def crawl(spider, settings, environment=None, **arguments):
-    """Run one spider as a user would, and show what scrapy-ezcaptcha says meanwhile.
+    """Run one spider as a user would, and show the log lines of scrapy-ezcaptcha.
 
     Returns the number of challenges that it counted.
     """
@@ -98,7 +98,7 @@ def crawl(spider, settings, environment=None, **arguments):
     )
     is_shown = False
     for line in process.stdout:
-        begins = re.match(r"\d{4}-\d\d-\d\d [\d:]+ \[", line)  # else it belongs to the line before
+        begins = re.match(r"\d{4}-\d\d-\d\d [\d:]+ \[", line)  # else it continues a line
         if begins:
             is_shown = "[scrapy_ezcaptcha" in line or "ERROR" in line
         if is_shown:

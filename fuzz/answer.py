@@ -1,4 +1,4 @@
-"""Whatever the service answers: a value, or one of our errors, and nothing ill-formed goes out."""
+"""Any answer of the service gives a value or one of our errors, and no malformed header."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = ("errorId", "errorCode", "status", "taskId", "solution", "header", "cook
 
 
 def answer_of(data: bytes) -> bytes:
-    """The raw bytes, or JSON of the documented shape with odd values."""
+    """Raw bytes, or JSON of the documented form with odd values."""
     source = atheris.FuzzedDataProvider(data)
     if source.ConsumeBool():
         return source.ConsumeBytes(4096)

@@ -1,4 +1,4 @@
-"""Whatever a site answers: the detector says yes or no, never raises, and is never slow."""
+"""For any answer of a site, the detector says yes or no, never raises, and is never slow."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PIECES = (
     b"jschl_vc", b"jschl_answer", b"cf_captcha_kind", b"/cdn-cgi/scripts/cf.challenge.js",
     b"<template>", b"<noembed", b"<style", b">", b"=", b" ", b"'", b'"', b"https://a.b", b";",
 )  # fmt: skip
-SECONDS = 0.25  # of CPU time, instrumented; some milliseconds otherwise
+SECONDS = 0.25  # of CPU time, with instrumentation; a few milliseconds without
 
 
 def body_of(source: atheris.FuzzedDataProvider) -> bytes:
-    """Pieces of what is looked for, and some other bytes, perhaps many times over."""
+    """Pieces of the signs and some other bytes, sometimes repeated many times."""
     parts = [b"_cf_chl_opt"] if source.ConsumeBool() else []
     while source.remaining_bytes() and len(parts) < 200:
         if source.ConsumeBool():

@@ -1,7 +1,7 @@
-"""Scrapy downloader middleware that gets Cloudflare challenges solved by EzCaptcha.
+"""Scrapy downloader middleware that has Cloudflare challenges solved by EzCaptcha.
 
-The names here are the public ones. The service's client works without a crawl;
-everything else is turned on in Scrapy's settings.
+These are the public names. The client of the service works without a crawl.
+Everything else is enabled in Scrapy's settings.
 """
 
 from __future__ import annotations

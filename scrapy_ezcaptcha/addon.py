@@ -1,4 +1,4 @@
-"""One line in ``ADDONS`` turns everything on."""
+"""The add-on: one line in ``ADDONS`` enables the middleware."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class Addon:
-    """``ADDONS = {"scrapy_ezcaptcha.Addon": 500}``: puts the middleware at its order.
+    """``ADDONS = {"scrapy_ezcaptcha.Addon": 500}``: adds the middleware at its order.
 
-    Where ``DOWNLOADER_MIDDLEWARES`` already names the middleware, that stays.
+    If ``DOWNLOADER_MIDDLEWARES`` already contains the middleware, nothing changes.
     """
 
     def update_settings(self, settings: BaseSettings) -> None:
-        """Add the middleware unless the user already did."""
+        """Add the middleware, unless the user already added it."""
         settings.setdefault_in_component_priority_dict(
             "DOWNLOADER_MIDDLEWARES", EzCaptchaMiddleware, ORDER
         )

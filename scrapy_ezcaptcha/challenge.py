@@ -1,12 +1,11 @@
-"""Is this response a Cloudflare challenge, and by what sign?
+"""Detects Cloudflare challenges, and names the sign by which each was detected.
 
-Pure: no I/O, no clock. A response that is not suspect costs a look at its status
-and two headers; a body is read only where those leave the question open, and then
-at most its first :data:`MAX_SCAN` bytes, in one pass.
+No I/O, no clock. For most responses, the status and two headers are enough. The body is read
+only if they do not settle the question: at most its first :data:`MAX_SCAN` bytes, in one pass.
 
-What counts as a sign, and what never does, follows Cloudflare's documentation
+The signs follow Cloudflare's documentation
 (https://developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response/)
-and pages captured from 2019 on. Words never count: titles are translated and customised.
+and pages captured since 2019. Words are not a sign, because titles are translated and customised.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scrapy.http import Response
 
-#: Bytes of a body that are looked at. Challenge pages are 5 to 25 KB; customised ones embed
-#: fonts and pictures before Cloudflare's script, and have been seen with 340 KB.
+#: Bytes of a body that are searched. Challenge pages have 5 to 25 KB. Customised pages embed
+#: fonts and pictures before Cloudflare's script; the largest one seen has 340 KB.
 MAX_SCAN = 3_500_000
 
-# The same for signs of pages that are no longer made, and that embedded nothing.
+# The same for old kinds of challenge pages, which embedded nothing.
 _MAX_SCAN_OLD = 256 * 1024
 
 SIGN_HEADER = "cf-mitigated header"
@@ -33,17 +32,17 @@ SIGN_FORM = "challenge form"
 
 _STATUSES = frozenset({403, 429, 503})
 
-# One of these words is on every challenge page, and on few others: a search for them settles most
-# suspect pages before anything is taken apart. Browsers tell their case apart too.
+# Every challenge page contains one of these words, and few other pages do, so most suspect pages
+# need no parsing. Browsers distinguish their case too.
 _OPTIONS_HINT = b"_cf_chl_opt"
 _PLATFORM_HINT = b"/cdn-cgi/challenge-platform/"
 _OLD_HINTS = (b"/cdn-cgi/scripts/cf.challenge.js", b"jschl_", b"cf_captcha_kind")
 
-# What follows them in a challenge page.
+# What follows these words in a challenge page.
 _AFTER_OPTIONS = re.compile(rb"\s{0,9}=\s{0,9}\{")
 _AFTER_PLATFORM = re.compile(rb"[\w./-]{0,99}\borchestrate/")
 
-# Where live markup ends and text that a browser would not run begins, and the tags looked at.
+# Where text begins that a browser would not run, and the tags that are examined.
 _TOKEN = re.compile(rb"<(!--|(?:script|style|textarea|title|xmp|template|noembed|input)\b)")
 _OPTIONS = re.compile(rb"_cf_chl_opt\s{0,9}=\s{0,9}\{")
 _BEFORE_OPTIONS = re.compile(rb"(?:^|[\s;,{}()])(?:window\.|self\.)?\Z")
@@ -56,27 +55,27 @@ _CHALLENGE_JS = re.compile(
     rb"\bsrc\s{0,9}=\s{0,9}['\"]?(?:https?://[\w.:-]{1,255})?/cdn-cgi/scripts/cf\.challenge\.js"
 )
 _FIELD = re.compile(rb"\bname\s{0,9}=\s{0,9}['\"]?(?:jschl_vc|jschl_answer|cf_captcha_kind)\b")
-_MAX_TAG = 4096  # bytes; a longer tag is not one that Cloudflare wrote
-_MAX_TOKENS = 1000  # more than any challenge page has; pages that are made to cost time have more
+_MAX_TAG = 4096  # bytes; Cloudflare writes no longer tags
+_MAX_TOKENS = 1000  # more than any challenge page has; limits the time that a hostile page costs
 _LONGEST_BEFORE = 8  # bytes that _BEFORE_OPTIONS may match
-_MAX_OPTIONS = 65_536  # bytes in which the options have one of their keys
+_MAX_OPTIONS = 65_536  # bytes of the options that are searched for one of their keys
 
 
 def is_challenge(response: Response) -> bool:
-    """Tell whether *response* is a Cloudflare challenge.
+    """Return whether *response* is a Cloudflare challenge.
 
-    True for every challenge page of any age, language and status, also without a
-    body (HEAD); False for block pages, rate limits, origin errors, pages with a
-    Turnstile widget or the JavaScript Detections snippet, and articles about them.
+    True for challenge pages of every age, language and status, even without a body (HEAD).
+    False for block pages, rate limits, errors of the origin, pages with a Turnstile widget or
+    the JavaScript Detections snippet, and articles about them.
     """
     return challenge_sign(response) is not None
 
 
 def challenge_sign(response: Response) -> str | None:
-    """Return the sign by which *response* is a challenge, or None if it is none.
+    """Return the sign that *response* is a challenge, or None if it is not a challenge.
 
-    The header ``cf-mitigated: challenge`` decides alone, whatever the status.
-    Without it, the page's own machinery decides, on a 403, 429 or 503 that came
+    The header ``cf-mitigated: challenge`` is enough by itself, at any status. Without it, the
+    scripts and forms in the page decide, if the status is 403, 429 or 503 and the response came
     through Cloudflare (``Server: cloudflare`` or ``CF-RAY``).
     """
     headers = response.headers
@@ -88,14 +87,15 @@ def challenge_sign(response: Response) -> str | None:
 
 
 def is_suspect(response: Response) -> bool:
-    """Whether the page itself must be looked at to tell if *response* is a challenge."""
+    """Whether the page must be searched to decide if *response* is a challenge."""
     return response.status in _STATUSES and through_cloudflare(response)
 
 
 def is_of_site(response: Response) -> bool:
-    """Whether *response* comes from the site itself, past every challenge.
+    """Whether *response* comes from the site itself.
 
-    Not: a challenge, a status that may be one, or an error of a proxy or gateway on the way.
+    False for a challenge, for a status that a challenge may have, and for an error of a proxy or
+    gateway.
     """
     if response.status in _STATUSES or b"Cf-Mitigated" in response.headers:
         return False
@@ -103,7 +103,7 @@ def is_of_site(response: Response) -> bool:
 
 
 def page_sign(body: bytes) -> str | None:
-    """Return the sign by which the page *body* is a challenge, or None if it is none."""
+    """Return the sign that the page *body* is a challenge, or None if it is not a challenge."""
     if not (
         _has(body, _OPTIONS_HINT, _AFTER_OPTIONS)
         or _has(body, _PLATFORM_HINT, _AFTER_PLATFORM)
@@ -141,7 +141,7 @@ def through_cloudflare(response: Response) -> bool:
 
 
 def _has(body: bytes, hint: bytes, after: re.Pattern[bytes]) -> bool:
-    """Whether *hint* stands in *body* with what comes *after* it in a challenge page."""
+    """Whether *body* contains *hint*, followed by *after* as in a challenge page."""
     position = body.find(hint, 0, MAX_SCAN)
     for _ in range(_MAX_TOKENS):
         if position < 0 or after.match(body, position + len(hint)):
@@ -151,7 +151,7 @@ def _has(body: bytes, hint: bytes, after: re.Pattern[bytes]) -> bool:
 
 
 def _script_sign(attributes: bytes, code: bytes) -> str | None:
-    if b"json" in attributes:  # data, never run
+    if b"json" in attributes:  # data, which browsers do not run
         return None
     for text in (attributes, code):
         if b"/cdn-cgi/" not in text:

@@ -1,4 +1,4 @@
-"""The settings, read and checked once into one frozen object."""
+"""The settings: read once, checked, and kept in one frozen object."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ KEY = "EZCAPTCHA_CLIENT_KEY"
 KEY_FILE = "EZCAPTCHA_CLIENT_KEY_FILE"
 STORE = "EZCAPTCHA_STORE"
 PROXIES = "EZCAPTCHA_PROXIES"
-#: As the vendor's SDKs name it, the newest first; in the environment only.
+#: The names of the key in the vendor's SDKs, the newest first; only in the environment.
 SDK_KEYS = ("EZCAPSOLVER_API_KEY", "EZCAPTCHA_API_KEY")
 
-#: The store of a crawl with JOBDIR, in that folder.
+#: The file name of a crawl's own store, in its JOBDIR.
 STORE_FILE = "ezcaptcha-clearances.sqlite"
 
-#: The stores by the scheme of ``EZCAPTCHA_STORE``: the backend's class. Those whose scheme is
-#: not ``sqlite`` are servers; the package that they need is named like the module.
+#: The class of the backend, by the scheme of ``EZCAPTCHA_STORE``. All schemes except ``sqlite``
+#: are servers. The package that a server needs has the same name as the module.
 STORE_BACKENDS = {
     "sqlite": "scrapy_ezcaptcha.stores.sqlite.SqliteBackend",
     "redis": "scrapy_ezcaptcha.stores.redis.RedisBackend",
     "rediss": "scrapy_ezcaptcha.stores.redis.RedisBackend",
 }
 
-#: Where a key is looked for, in words.
+#: Where the key can be set, in words.
 KEY_SOURCES = (
     f"{KEY} or {KEY_FILE} in the settings or the environment, or {' or '.join(SDK_KEYS)} in the"
     " environment"
@@ -52,7 +52,7 @@ def _boolean(value: Any) -> bool:
     try:
         return BaseSettings({"value": value}).getbool("value")
     except (TypeError, ValueError):
-        raise ValueError("{name} is {value!r}, must be True or False") from None
+        raise ValueError("{name} is {value!r}, but must be True or False") from None
 
 
 def _whole(least: int) -> Callable[[Any], int]:
@@ -62,7 +62,7 @@ def _whole(least: int) -> Callable[[Any], int]:
         except (TypeError, ValueError):
             number = least - 1
         if number < least:
-            raise ValueError(f"{{name}} is {{value!r}}, must be a whole number from {least}")
+            raise ValueError(f"{{name}} is {{value!r}}, but must be a whole number from {least}")
         return number
 
     return parse
@@ -74,7 +74,7 @@ def _seconds(value: Any) -> float:
     except (OverflowError, TypeError, ValueError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise ValueError("{name} is {value!r}, must be a number of seconds above 0")
+        raise ValueError("{name} is {value!r}, but must be a number of seconds above 0")
     return number
 
 
@@ -84,14 +84,14 @@ def _seconds_or_zero(value: Any) -> float:
     try:
         return _seconds(value)
     except ValueError:
-        raise ValueError("{name} is {value!r}, must be a number of seconds, or 0") from None
+        raise ValueError("{name} is {value!r}, but must be a number of seconds, or 0") from None
 
 
 def _choice(*allowed: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in allowed:
             words = ", ".join(f'"{one}"' for one in allowed)
-            raise ValueError(f"{{name}} is {{value!r}}, must be one of {words}")
+            raise ValueError(f"{{name}} is {{value!r}}, but must be one of {words}")
         return str(value)
 
     return parse
@@ -107,7 +107,7 @@ def _domains(value: Any) -> tuple[str, ...]:
     )
     if any(not domain or any(c in domain for c in "/:@*? ") for domain in domains):
         example = 'a list of bare domains such as "shop.example"'
-        raise ValueError(f"{{name}} is {{value!r}}, must be {example}")
+        raise ValueError(f"{{name}} is {{value!r}}, but must be {example}")
     return domains
 
 
@@ -122,21 +122,21 @@ def _api_url(value: Any) -> str:
     if not usable:
         raise ValueError(
             "{name} must be an https:// URL without credentials;"
-            " plain http:// only toward a loopback host"
+            " http:// is allowed only for a loopback host"
         )
     return str(value).rstrip("/")
 
 
 def _file(value: Any) -> Path | None:
-    """Return the path of a file that is there or can be created."""
+    """Return the path of a file that exists or can be created."""
     if value == "":
         return None
     try:
         file = Path(value).expanduser()
     except (TypeError, RuntimeError):
-        raise ValueError("{name} is {value!r}, must be the path of a file") from None
+        raise ValueError("{name} is {value!r}, but must be the path of a file") from None
     if not file.parent.is_dir() or file.is_dir():
-        reason = "that is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        reason = "this is a folder" if file.is_dir() else f"the folder {file.parent} does not exist"
         raise ValueError("{name} is {value!r}, but " + reason.replace("{", "{{").replace("}", "}}"))
     return file
 
@@ -150,9 +150,9 @@ def _proxy(value: Any) -> Exit | None:
 
 @dataclass(frozen=True)
 class Config:
-    """Every ``EZCAPTCHA_*`` setting; the defaults are the documented ones.
+    """All ``EZCAPTCHA_*`` settings, with the documented defaults.
 
-    A setting is named like its field here: ``EZCAPTCHA_MAX_TASKS`` is ``max_tasks``.
+    Each setting is named like its field: ``EZCAPTCHA_MAX_TASKS`` is ``max_tasks``.
     """
 
     client_key: str = field(default="", repr=False)
@@ -173,7 +173,7 @@ class Config:
     max_waiting: Annotated[int, _whole(0)] = 1000
     store_file: Path | None = None
     store_url: str = field(default="", repr=False)
-    store_is_own: bool = False  # of this crawl alone, in its JOBDIR
+    store_is_own: bool = False  # in JOBDIR, for this crawl only
     store_lease: Annotated[float, _seconds] = 15.0
     use_body: Annotated[str, _choice("fallback", "never", "always")] = "fallback"
     breaker_failures: Annotated[int, _whole(1)] = 3
@@ -183,22 +183,22 @@ class Config:
     impersonate: Annotated[bool, _boolean] = False
     ledger: Annotated[Path | None, _file] = None
     progress_interval: Annotated[float, _seconds_or_zero] = 30.0
-    warnings: tuple[str, ...] = ()  # what looks like a mistake, but stops nothing
+    warnings: tuple[str, ...] = ()  # likely mistakes that do not stop the crawl
 
     @property
     def service_on_loopback(self) -> bool:
-        """Whether the service is a sandbox here, so that private proxies make sense."""
+        """Whether the service is a sandbox on this machine, which can use private proxies."""
         return is_loopback(urlsplit(self.api_url).hostname or "")
 
     @property
     def store_id(self) -> str | None:
-        """What tells the store from others; None if no other crawl can use it."""
+        """An id of the store; None if no other crawl can use it."""
         where = str(self.store_file.resolve()) if self.store_file else self.store_url
         return blake2b(where.encode(), digest_size=8).hexdigest() if where else None
 
     @property
     def has_shared_store(self) -> bool:
-        """Whether other crawls may use the store too."""
+        """Whether other crawls can use the store too."""
         return bool(self.store_file or self.store_url) and not self.store_is_own
 
     @classmethod
@@ -208,7 +208,7 @@ class Config:
         """Read the settings of a crawl.
 
         Raises:
-            ConfigurationError: names every unusable setting, its value and what is allowed.
+            ConfigurationError: names each unusable setting, its value, and what is allowed.
         """
         readers: dict[str, Callable[[], Any]] = {
             "client_key": lambda: _client_key(settings, environ),
@@ -241,7 +241,7 @@ def setting_names() -> set[str]:
 
 
 def _parsers() -> dict[str, Callable[[Any], Any]]:
-    """Return what reads each setting, by the name of its field."""
+    """Return the function that reads each setting, by the name of its field."""
     hints = get_type_hints(Config, include_extras=True)
     read = {name: hint for name, hint in hints.items() if get_origin(hint) is Annotated}
     return {name: hint.__metadata__[0] for name, hint in read.items()}
@@ -270,7 +270,7 @@ def _proxies(settings: BaseSettings) -> tuple[Exit, ...]:
     url = settings.get(f"{PREFIX}API_URL") or API_URL
     try:
         host = urlsplit(url).hostname or ""
-    except (AttributeError, TypeError, ValueError):  # said of that setting
+    except (AttributeError, TypeError, ValueError):  # the error of that setting says it
         host = ""
     return read_pool(settings.get(PROXIES), PROXIES, allow_private=is_loopback(host))
 
@@ -280,9 +280,9 @@ def _content_of(path: Any) -> str:
         content = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ValueError(f"{KEY_FILE} is {path!r}, which cannot be read: {reason}") from None
+        raise ValueError(f"{KEY_FILE} is {path!r}, but the file cannot be read: {reason}") from None
     if not content:
-        raise ValueError(f"{KEY_FILE} is {path!r}, which is empty")
+        raise ValueError(f"{KEY_FILE} is {path!r}, but the file is empty")
     return content
 
 
@@ -294,11 +294,11 @@ def _checked_key(value: Any, name: str) -> str:
 
 
 def _store(settings: BaseSettings) -> Path | str | None:
-    """Return the file or the URL of a server where clearances are kept, None for memory."""
+    """Return the file or the server's URL where clearances are kept, None for memory."""
     value, job = settings.get(STORE), settings.get("JOBDIR")
     if value in (None, "", "sqlite://"):
         if value and not job:
-            raise ValueError(f"{STORE} names no file, and there is no JOBDIR to put one in")
+            raise ValueError(f"{STORE} names no file, and JOBDIR is not set")
         return Path(job, STORE_FILE) if job else None
     if value == "memory":
         return None
@@ -318,12 +318,12 @@ def _store(settings: BaseSettings) -> Path | str | None:
 
 
 def _check_server(url: str) -> None:
-    """Raise ValueError if no server can be asked at *url*; the text does not repeat it."""
+    """Raise ValueError if *url* cannot be the URL of a server; the text does not repeat it."""
     scheme = url.partition("://")[0]
     package = STORE_BACKENDS[scheme].split(".")[-2]
     if find_spec(package) is None:
         install = f"pip install 'scrapy-ezcaptcha[{package}]'"
-        raise ValueError(f"{STORE}: {scheme}:// needs a client: {install}")
+        raise ValueError(f"{STORE}: {scheme}:// needs a package: {install}")
     try:
         parts = urlsplit(url)
         number = parts.path.removeprefix("/")
@@ -332,4 +332,4 @@ def _check_server(url: str) -> None:
         is_sound = False
     if not is_sound:
         form = f"{package}://user:password@host:port/number"
-        raise ValueError(f"{STORE}: must be {form}, of which only the host must be there")
+        raise ValueError(f"{STORE} must be {form}; only the host is required")

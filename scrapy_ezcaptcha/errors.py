@@ -1,6 +1,6 @@
-"""Every exception that this package raises, and what each one means for money.
+"""The exceptions of this package. The ``task_id`` of each tells whether a task was paid for.
 
-No exception carries a secret: the service's words are redacted before they get here.
+No exception contains a secret, because the words of the service are redacted first.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ CREDENTIAL_CODES = frozenset(
     {"ERROR_KEY_DOES_NOT_EXIST", "ERROR_KEY_NOT_AVAILABLE", "ERROR_ZERO_BALANCE"}
 )
 
-#: The query was refused for its rate; says nothing about any task. Bans last three minutes, and
-#: ten (``ERROR_IP_BANNED``, a code of older documents like ``ERROR_NO_SLOT_AVAILABLE``).
+#: The call was refused because of its rate; this says nothing about a task. Bans last three
+#: minutes, or ten (``ERROR_IP_BANNED``, from older documents like ``ERROR_NO_SLOT_AVAILABLE``).
 THROTTLE_CODES = frozenset(
     {
         *("ERROR_REQUEST_LIMIT", "ERROR_REQUEST_BANNED"),
@@ -49,7 +49,7 @@ THROTTLE_CODES = frozenset(
     }
 )
 
-#: The same request would fail the same way.
+#: The same call would fail in the same way.
 TERMINAL_CODES = frozenset(
     {
         *("ERROR_CONTENT_TYPE_ERROR", "ERROR_NOT_FOUND", "ERROR_PACKAGE_NOT_EXIST"),
@@ -60,11 +60,11 @@ TERMINAL_CODES = frozenset(
     }
 )
 
-#: Codes that begin like this say that the worker could not use the task's proxy. The vendor lists
-#: none of them; those of services with the same interface do.
+#: Codes that begin with this mean that the worker could not use the task's proxy. The vendor does
+#: not document them, but services with the same interface do.
 PROXY_CODES = "ERROR_PROXY"
 
-#: The service's own trouble, known to clear by itself.
+#: Problems of the service itself, which are temporary.
 OUTAGE_CODES = frozenset(
     {"ERROR_INTERNAL_SERVER_ERROR", "ERROR_SERVICE_UNAVAILABLE", "ERROR_SERVICE_TIMEOUT"}
 )
@@ -74,7 +74,7 @@ class EzCaptchaError(Exception):
     """Base of every exception raised by this package.
 
     ``code`` names the failure in stats (``ezcaptcha/tasks/failed/{code}``).
-    ``task_id`` is set once a task had been created, that is, paid for.
+    ``task_id`` is set if a task had been created, which means that it is paid for.
     """
 
     code: str = "ERROR"
@@ -82,7 +82,7 @@ class EzCaptchaError(Exception):
     _is_terminal = False
 
     def is_terminal(self) -> bool:
-        """Whether asking for the same solve again is pointless."""
+        """Whether it is pointless to try the same solve again."""
         return self._is_terminal
 
     def is_credentials(self) -> bool:
@@ -90,20 +90,20 @@ class EzCaptchaError(Exception):
         return False
 
     def is_about_proxy(self) -> bool:
-        """Whether the service, or its answer to another process, says that the proxy is bad."""
+        """Whether the service says, here or to another process, that the proxy is bad."""
         return self.code.startswith(PROXY_CODES)
 
     def is_worth_another_task(self) -> bool:
-        """Whether a further task may succeed, and surely is not a second one for the same.
+        """Whether another task may succeed, and does not pay twice for the same solve.
 
-        Only after a task is known to have existed and failed: if its creation was never
-        answered, it may be under way and paid for.
+        False unless a task is known to have failed: if there was no answer to its creation, it may
+        be paid for and in progress.
         """
         return self.task_id is not None and not self.is_terminal()
 
 
 class ConfigurationError(EzCaptchaError, ValueError):
-    """One or more settings are unusable; the text names each with what is allowed."""
+    """One or more settings are unusable; the text says what each of them allows."""
 
     code = "CONFIGURATION"
 
@@ -113,7 +113,7 @@ class ConfigurationError(EzCaptchaError, ValueError):
 
 
 class InvalidTask(EzCaptchaError, ValueError):
-    """A task that the service would refuse, found before it was sent."""
+    """The service would refuse this task, so it was not sent."""
 
     code = "INVALID_TASK"
     _is_terminal = True
@@ -123,14 +123,14 @@ class InvalidOptions(EzCaptchaError, IgnoreRequest):
     """``request.meta["ezcaptcha"]`` has an unknown key or a wrong type.
 
     It reaches the request's errback. It is an :class:`~scrapy.exceptions.IgnoreRequest`
-    so that Scrapy does not log a traceback beside our own line.
+    so that Scrapy does not log a traceback in addition to our line.
     """
 
     code = "INVALID_OPTIONS"
 
 
 class GivenUp(EzCaptchaError):
-    """A solve that was not even asked for; the text says why.
+    """A solve was not attempted; the text says why.
 
     ``code`` is one of ``MAX_ATTEMPTS``, ``MAX_TASKS``, ``ZONE_GIVEN_UP``,
     ``PATH_GIVEN_UP``, ``STOPPED``, ``DOMAIN_NOT_ALLOWED``, ``PROXIES_FAILED``.
@@ -144,14 +144,14 @@ class GivenUp(EzCaptchaError):
 
 
 class ExitError(EzCaptchaError):
-    """The request leaves through no proxy that the service could use.
+    """The request has no proxy that the service can use.
 
     ``cause`` is one of ``none``, ``credentials``, ``private``, ``unreadable``, ``handler``,
     ``browser``.
     """
 
     code = "EXIT"
-    _is_terminal = True  # the proxy does not get better by waiting
+    _is_terminal = True  # waiting does not change the proxy
 
     def __init__(self, cause: str, message: str) -> None:
         self.cause = cause
@@ -159,7 +159,7 @@ class ExitError(EzCaptchaError):
 
 
 class FailedElsewhere(EzCaptchaError):
-    """The solve of another process failed; ``code`` and text are those of its error."""
+    """The solve of another process failed; ``code`` and text are from its error."""
 
     def __init__(self, code: str, message: str, task_id: str | None, is_terminal: bool) -> None:
         self.code = code
@@ -169,11 +169,11 @@ class FailedElsewhere(EzCaptchaError):
 
 
 class PutBack(EzCaptchaError):
-    """A request goes back to the scheduler, because it cannot wait for a solve now."""
+    """A request goes back to the scheduler, because it cannot wait for a solve at the moment."""
 
 
 class TooManyWaiting(PutBack):
-    """As many requests wait for a solve as may; the scheduler takes this one last."""
+    """The maximum number of requests wait for a solve; the scheduler sends this one last."""
 
     code = "TOO_MANY_WAITING"
 
@@ -191,7 +191,7 @@ class CrawlEnding(PutBack):
 
 
 class ExitBenched(PutBack):
-    """The exit of a request is not used for now; the request goes on by another exit."""
+    """The exit of a request is not used for now; the request is sent through another exit."""
 
     code = "PROXY_BENCHED"
 
@@ -202,7 +202,7 @@ class ExitBenched(PutBack):
 class NoExitLeft(EzCaptchaError, IgnoreRequest):
     """No proxy of ``EZCAPTCHA_PROXIES`` is used for now, because all failed.
 
-    It reaches the request's errback, and is an :class:`~scrapy.exceptions.IgnoreRequest` so that
+    It reaches the request's errback. It is an :class:`~scrapy.exceptions.IgnoreRequest`, so that
     Scrapy does not log a traceback for each request.
     """
 
@@ -216,10 +216,10 @@ class NoExitLeft(EzCaptchaError, IgnoreRequest):
 
 
 class TransportError(EzCaptchaError):
-    """No answer came: refused, cut, or out of time.
+    """There is no answer: the connection was refused or closed, or the time is up.
 
-    ``sent`` is False only if the request surely never reached the service, and may
-    therefore be sent again without paying twice.
+    ``sent`` is False only if the call certainly did not reach the service. It can then be sent
+    again without paying twice.
     """
 
     code = "TRANSPORT_ERROR"
@@ -231,7 +231,7 @@ class TransportError(EzCaptchaError):
 
 
 class SolveTimeout(EzCaptchaError):
-    """The task was created, and had no result when its time was up."""
+    """The task was created, but had no result in time."""
 
     code = "SOLVE_TIMEOUT"
 
@@ -241,7 +241,7 @@ class SolveTimeout(EzCaptchaError):
 
 
 class UnexpectedResponse(EzCaptchaError):
-    """An answer that is not what the service documents: HTML, broken JSON, wrong types."""
+    """The answer is not as the service documents it: HTML, broken JSON, wrong types."""
 
     code = "UNEXPECTED_RESPONSE"
 
@@ -261,15 +261,15 @@ class UnexpectedResponse(EzCaptchaError):
 
 
 class ApiError(EzCaptchaError):
-    """The service answered with ``errorId`` other than 0.
+    """The service answered with an ``errorId`` other than 0.
 
     Args:
         code: the service's ``errorCode``.
-        description: its words, one line, without secrets.
-        status: HTTP status of the answer (200, 400, 429 and 500 are all seen).
-        task_id: the task that was asked for, if any.
-        request_id: the service's id of the call, for its support.
-        is_over: whether the task has failed, so that asking again tells nothing new.
+        description: the service's description: one line, without secrets.
+        status: the HTTP status of the answer (the service uses 200, 400, 429 and 500).
+        task_id: the task that the call was about, if any.
+        request_id: the service's id of the call, which its support may ask for.
+        is_over: whether the task has failed, so that there is no need to ask again.
     """
 
     def __init__(
@@ -299,24 +299,24 @@ class ApiError(EzCaptchaError):
         return self.code in CREDENTIAL_CODES
 
     def is_throttled(self) -> bool:
-        """Whether the query was refused for its rate, not for what it asked."""
+        """Whether the call was refused because of its rate, not its content."""
         return self.code in THROTTLE_CODES or self.status == 429
 
     def is_terminal(self) -> bool:
-        """Whether the same request would fail the same way."""
+        """Whether the same call would fail in the same way."""
         return self.code in TERMINAL_CODES or self.is_credentials()
 
     def is_outage(self) -> bool:
-        """Whether the service reports trouble of its own."""
+        """Whether the service reports a problem of its own."""
         return self.code in OUTAGE_CODES
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """Return *text* as one line of at most 300 characters without any of *secrets*.
 
-    Each secret is also looked for URL-quoted (in either case), unquoted and in base64, the forms
-    in which a server echoes what it was sent. A secret of one or two characters is hidden only
-    where it stands alone.
+    This includes each secret URL-quoted (in either case), unquoted and in base64, because servers
+    echo what they received in these forms. A secret of one or two characters is hidden only as a
+    word of its own.
     """
     for secret in sorted(_forms(secrets), key=len, reverse=True):
         form = re.sub("%[0-9A-Fa-f]{2}", lambda m: f"(?i:{m[0]})", re.escape(secret))

@@ -12,13 +12,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 from scrapy_ezcaptcha.errors import ExitError
 
-# Bytes of a user name's digest in a label: of 200 sessions of one gateway, any two have the same
-# label with a chance of 0.1%.
+# Bytes of a user name's digest in a label. Among 200 sessions of one gateway, the chance that two
+# have the same label is 0.1%.
 _DIGEST_SIZE = 3
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080}
 
-# The service's worker sits elsewhere: to it these are its own machine or network.
+# For the service's worker, which runs elsewhere, these are its own machine or network.
 _PRIVATE = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -35,7 +35,7 @@ NO_PROXY_SUPPORT = "handler"
 BROWSER = "browser"
 
 _MESSAGES = {
-    NO_PROXY: "the request leaves by no proxy, and the service solves only through one;"
+    NO_PROXY: "the request has no proxy, but the service solves only through a proxy;"
     ' set meta["proxy"], EZCAPTCHA_PROXY or an environment proxy'
     " (http://user:password@host:port)",
     NO_CREDENTIALS: "the proxy {label} has no user name and password, which the service"
@@ -44,18 +44,18 @@ _MESSAGES = {
     " cannot reach; use one with a public address",
     UNREADABLE: "the proxy is not a URL of the form scheme://user:password@host:port"
     " with scheme http, https or socks5",
-    NO_PROXY_SUPPORT: "the download handler of this scheme cannot leave by a proxy, which a replay"
-    " must; take another one in DOWNLOAD_HANDLERS",
-    BROWSER: "the browser of scrapy-playwright does not leave by the proxy through which the"
-    " challenge is to be solved, and takes no notice of meta; give it that proxy in"
-    " PLAYWRIGHT_LAUNCH_OPTIONS, or in the options of its context, as {{'server': 'http://host:port',"
-    " 'username': 'user', 'password': 'password'}}",
+    NO_PROXY_SUPPORT: "the download handler of this scheme does not support proxies, which replays"
+    " need; use another one in DOWNLOAD_HANDLERS",
+    BROWSER: "the browser of scrapy-playwright does not use the proxy through which the challenge"
+    " must be solved, and ignores meta; set that proxy in PLAYWRIGHT_LAUNCH_OPTIONS, or in the"
+    " options of its context, as {{'server': 'http://host:port', 'username': 'user', 'password':"
+    " 'password'}}",
 }
 
 
 @dataclass(frozen=True)
 class Exit:
-    """A proxy as the service needs it. Neither repr nor str shows its credentials."""
+    """A proxy in the form that the service needs. Neither repr nor str shows its credentials."""
 
     scheme: str
     host: str
@@ -67,7 +67,7 @@ class Exit:
     def parse(cls, url: Any, *, credentials: tuple[str, str] | None = None) -> Exit:
         """Read ``scheme://user:password@host:port``, URL-quoted; the scheme is http by default.
 
-        *credentials* are user name and password, unquoted, in place of those in the URL. Raises
+        *credentials* are user name and password, unquoted, instead of those in the URL. Raises
         ExitError if it is not such a URL; the text does not repeat it.
         """
         try:
@@ -97,9 +97,9 @@ class Exit:
     def label(self) -> str:
         """What the proxy is called in logs, errors and lists, such as ``gate.example:8000#3f2a1c``.
 
-        Behind ``#`` is the beginning of a digest of the user name, if there is one, so that
-        sessions of one gateway are told apart. It is the same in all processes and runs. Proxies
-        that differ by password alone have the same label.
+        After ``#`` is the beginning of a digest of the user name, if there is one. It distinguishes
+        the sessions of one gateway, and is the same in all processes and runs. Proxies that
+        differ only in the password have the same label.
         """
         if not self.username:
             return self._host_and_port
@@ -117,7 +117,7 @@ class Exit:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be shown to anybody, in the forms in which it travels."""
+        """The secrets that must not be shown, in the forms in which they are sent."""
         if not self.password:
             return ()
         return (self.url, f"{self.username}:{self.password}", self.password)
@@ -127,10 +127,10 @@ class Exit:
 
 
 def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:
-    """Return *exit* if the service can use it; raise ExitError, which says what to set, if not.
+    """Return *exit* if the service can use it; otherwise raise ExitError, which says what to set.
 
-    The service would refuse such a proxy too, at the cost of a round trip. *allow_private* is
-    True while the service itself is on loopback.
+    The service would refuse such a proxy too, but only after a call. *allow_private* is True if the
+    service itself is on loopback.
     """
     if exit is None:
         raise exit_error(NO_PROXY)
@@ -142,11 +142,11 @@ def check_exit(exit: Exit | None, *, allow_private: bool = False) -> Exit:
 
 
 def read_pool(value: Any, name: str, *, allow_private: bool = False) -> tuple[Exit, ...]:
-    """Read a pool of proxies: a list of URLs, or a path to a file with one per line.
+    """Read a pool of proxies: a list of URLs, or a path to a file with one URL per line.
 
-    A string with commas or URLs is a list too. In a file, empty lines and those that begin with
-    ``#`` are left out. Raises ValueError, which begins with *name*, says which entry is
-    unusable and why, and does not repeat it.
+    A string with commas or URLs is a list too. In a file, empty lines and lines that begin with
+    ``#`` are ignored. Raises ValueError, whose text begins with *name*. It says which entry is
+    unusable and why, and does not repeat the entry.
     """
     entries, kind = _entries(value, name)
     exits: dict[Exit, int] = {}
@@ -166,7 +166,7 @@ def read_pool(value: Any, name: str, *, allow_private: bool = False) -> tuple[Ex
 
 
 def _entries(value: Any, name: str) -> tuple[list[tuple[int, Any]], str]:
-    """Return the entries of a pool with their numbers, and what an entry is called."""
+    """Return the entries of a pool with their numbers, and the word for an entry."""
     if isinstance(value, list | tuple):
         return list(enumerate(value, 1)), "entry"
     text = str(value or "").strip() if isinstance(value, str | os.PathLike | None) else ","
@@ -177,23 +177,23 @@ def _entries(value: Any, name: str) -> tuple[list[tuple[int, Any]], str]:
         lines = Path(text).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        hint = "; it must be a list of proxy URLs, or a path to a file with one per line"
+        hint = "; it must be a list of proxy URLs, or a path to a file with one URL per line"
         raise ValueError(f"{name} names a file that cannot be read: {reason}{hint}") from None
     numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
     proxies = [(n, line) for n, line in numbered if line and not line.startswith("#")]
-    if not proxies:  # requests would leave by no proxy
-        raise ValueError(f"{name} names a file in which there is no proxy")
+    if not proxies:  # requests would have no proxy
+        raise ValueError(f"{name} names a file without a proxy")
     return proxies, "line"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether *host* is this machine itself."""
+    """Whether *host* is this machine."""
     address = _ip_address(host)
     return address.is_loopback if address else f".{host}".endswith(".localhost")
 
 
 def is_private(host: str) -> bool:
-    """Whether *host* is, by its looks, out of reach for anybody outside its network."""
+    """Whether *host* looks like one that cannot be reached from outside its network."""
     address = _ip_address(host)
     if address is None:
         return f".{host}".endswith(".localhost")
@@ -202,7 +202,7 @@ def is_private(host: str) -> bool:
 
 
 def exit_error(cause: str, exit: Exit | None = None) -> ExitError:
-    """Return the error for *cause*, in words."""
+    """Return the error for *cause*, with its text."""
     return ExitError(cause, _MESSAGES[cause].format(label=exit.label if exit else ""))
 
 

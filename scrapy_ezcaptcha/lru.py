@@ -1,4 +1,4 @@
-"""A dict that forgets what was not used for longest."""
+"""A dict that forgets the least recently used entries."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Lru(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K) -> V | None:
-        """Return the entry of *key*, if it is still there."""
+        """Return the entry of *key*, or None if it is not there."""
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
         return value
 
     def put(self, key: K, value: V) -> V | None:
-        """Set the entry of *key*; return the entry forgotten for it, if any."""
+        """Set the entry of *key*; return the entry that was forgotten to make room, if any."""
         self._entries[key] = value
         self._entries.move_to_end(key)
         if len(self._entries) > self._capacity:
@@ -36,22 +36,22 @@ class Lru(Generic[K, V]):
         return None
 
     def newest(self, count: int) -> list[K]:
-        """Return at most *count* keys, the one used last first."""
+        """Return at most *count* keys, the most recently used first."""
         return list(islice(reversed(self._entries), count))
 
     def pop(self, key: K) -> V | None:
-        """Remove and return the entry of *key*, if it is still there."""
+        """Remove and return the entry of *key*, or None if it is not there."""
         return self._entries.pop(key, None)
 
 
 class Once(Generic[K]):
-    """Tells whether something is said for the first time; forgets all but the last *capacity*."""
+    """Tells whether a key is new; remembers the last *capacity* keys."""
 
     def __init__(self, capacity: int) -> None:
         self._said: Lru[K, bool] = Lru(capacity)
 
     def is_first(self, key: K) -> bool:
-        """Return True when it is called with *key* for the first time."""
+        """Return True the first time that it is called with *key*."""
         is_first = self._said.get(key) is None
         self._said.put(key, True)
         return is_first

@@ -1,4 +1,4 @@
-"""Scrapy's way in: the hooks, and the only place that creates and connects all objects."""
+"""The downloader middleware: the hooks, and the only place that creates all objects."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
 class EzCaptchaMiddleware:
     """Downloader middleware for order 585.
 
-    A challenged request in scope waits for a solve and is then sent again with the clearance.
-    Later requests to the same zone through the same exit carry it from the start. A challenge
-    that cannot be solved goes on to the spider as it came, with ``"ezcaptcha-unsolved"`` in
-    ``response.flags`` and the reason in ``response.meta["ezcaptcha_error"]``.
+    A challenged request in scope waits for a solve, and is then sent again with the clearance.
+    Later requests to the same zone through the same exit carry it from the start. If a challenge
+    cannot be solved, the spider gets it unchanged, with ``"ezcaptcha-unsolved"`` in
+    ``response.flags``, and the reason in ``response.meta["ezcaptcha_error"]``.
     """
 
     _broker: Broker
@@ -123,7 +123,7 @@ class EzCaptchaMiddleware:
     def from_crawler(cls, crawler: Crawler) -> Self:
         """Read the settings; see ``docs/reference/settings.md``.
 
-        Raises NotConfigured if switched off, without a key, or without a reactor, and
+        Raises NotConfigured if it is disabled, or if there is no key or no reactor, and
         ConfigurationError if a setting is unusable.
         """
         config, log = checked_config(crawler, cls), log_of(crawler)
@@ -135,7 +135,7 @@ class EzCaptchaMiddleware:
         return middleware
 
     async def process_request(self, request: Request) -> Request | None:
-        """Let *request* wait while a solve for its zone and exit is under way.
+        """Let *request* wait while a solve for its zone and exit is in progress.
 
         Raises InvalidOptions if ``request.meta["ezcaptcha"]`` is unusable.
         """
@@ -166,7 +166,7 @@ class EzCaptchaMiddleware:
         return None
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
-        """Pass pages on; have challenges in scope solved and send their requests again."""
+        """Pass pages on; have challenges in scope solved, and send their requests again."""
         self._closing.came_back(request)
         if again := self._replayer.after_failure(request, response):
             self._headers.forget(request)
@@ -177,7 +177,7 @@ class EzCaptchaMiddleware:
         return answer
 
     def process_exception(self, request: Request, exception: Exception) -> Request | None:
-        """Note that *request* failed; if its exit did, it goes on by the next one of the pool."""
+        """Note that *request* failed; if its exit failed, send it through the next exit."""
         self._headers.forget(request)
         self._waiting.ended(request)
         self._closing.came_back(request)
@@ -199,7 +199,7 @@ class EzCaptchaMiddleware:
         self._follow_requests()
         self._known.note_challenge(location_of(request))
         self._ledger.challenged(location_of(request).zone)
-        self._log.debug("%s is a challenge, by its %s", response, sign)
+        self._log.debug("%s is a challenge, detected by its %s", response, sign)
         await send(self._crawler, challenge_detected, request=request, response=response, sign=sign)
         if "cached" in response.flags and not request.meta.get("dont_cache"):
             return replay_past_cache(request)
@@ -244,7 +244,7 @@ class EzCaptchaMiddleware:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
 
     def response_downloaded(self, request: Request, response: Response) -> None:
-        """Learn from a response, also from one that another middleware keeps, as redirects."""
+        """Learn from a response, even if another middleware keeps it, such as a redirect."""
         self._pins.downloaded(request, response)
         carried = self._headers.carried_by(request)
         if carried is None:
@@ -252,7 +252,7 @@ class EzCaptchaMiddleware:
         clearance, number = carried
         if fresh := clearance.fresh_cookies(request, response):
             self._known.renew(clearance, fresh)
-            self._sharing.write_soon()  # the site may refuse those before
+            self._sharing.write_soon()  # the site may refuse the older cookies
         if not is_of_site(response):
             return
         self._broker.accepted(location_of(request), clearance, number)
@@ -261,15 +261,15 @@ class EzCaptchaMiddleware:
             self._stats.inc_value("ezcaptcha/challenges/stray")
 
     def request_left_downloader(self, request: Request) -> None:
-        """Take the clearance off again: retries and redirects start from the spider's request."""
+        """Take the clearance off, so that retries and redirects start from the spider's request."""
         self._headers.take_off(request)
         self._waiting.left_downloader(request)
 
     async def spider_opened(self) -> None:
-        """Keep challenges out of the HTTP cache; send what a killed crawl left waiting."""
+        """Keep challenges out of the HTTP cache, and send requests that a killed crawl left."""
         keep_challenges_out(self._crawler, self._targets.is_in_scope)
         if self._sharing.is_on or self._journal is not None:
-            self._follow_requests()  # other processes or runs may have met challenges
+            self._follow_requests()  # other processes or runs may have been challenged
         if self._journal is not None and self._crawler.engine is not None:
             for request in self._journal.left_behind():
                 self._crawler.engine.crawl(replay_of(request, Memo.on(request)))
@@ -287,7 +287,7 @@ class EzCaptchaMiddleware:
         await self._client.close()
 
     def _target_before_sending(self, request: Request) -> Target | None:
-        """Return the target of *request*; None if it need not wait and may go as it is."""
+        """Return the target of *request*; None if it does not have to wait."""
         try:
             options = self._targets.options(request)
         except InvalidOptions as error:
@@ -298,7 +298,7 @@ class EzCaptchaMiddleware:
         try:
             target = self._targets.before_sending(request, options)
         except ExitError:
-            return None  # said when it meets a challenge
+            return None  # logged when it is challenged
         return None if target.exit is None else target
 
     def _may_concern(self, zone: str, options: Options) -> bool:
@@ -308,9 +308,9 @@ class EzCaptchaMiddleware:
         return self._targets.may_replace_exit(options) and self._known.has_zone(zone)
 
     def _follow_requests(self) -> None:
-        """With the first challenge, begin to follow requests into the downloader.
+        """From the first challenge on, follow requests into the downloader.
 
-        A crawl that never meets a challenge pays nothing for that.
+        So a crawl without challenges has no cost.
         """
         if not self._follows_requests:
             self._follows_requests = True
@@ -322,12 +322,12 @@ class EzCaptchaMiddleware:
         if has_memo(request) and (page := Memo.on(request).page):
             self._pages.take(page, request)
         self._forget(request)
-        request.meta.pop(ERROR_META, None)  # of a copy of it that was given up
+        request.meta.pop(ERROR_META, None)  # from a copy of it that was given up
         if carried is not None:
             response.flags.append(SOLVED_FLAG)
         return response
 
     def _forget(self, request: Request) -> None:
-        """Remove what was remembered of *request*: it needs no further solve."""
+        """Remove what was remembered about *request*, because it needs no further solve."""
         self._waiting.ended(request)
         take_off(request)

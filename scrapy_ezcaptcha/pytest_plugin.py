@@ -1,4 +1,4 @@
-"""Pytest fixtures that play the service, protected sites and a proxy; found by entry point."""
+"""Pytest fixtures that simulate the service, protected sites and a proxy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _QUICK = 0.2  # seconds that a solve takes
 
 @pytest.fixture
 def ezcaptcha_sandbox(ezcaptcha_sandbox_factory: Callable[..., Sandbox]) -> Sandbox:
-    """A running sandbox with its default sites, in which a solve takes 0.2 s."""
+    """A running sandbox with its default sites; a solve takes 0.2 s."""
     return ezcaptcha_sandbox_factory()
 
 
 @pytest.fixture
 def ezcaptcha_sandbox_factory() -> Iterator[Callable[..., Sandbox]]:
-    """Returns a function that starts sandboxes with arguments of your own, and stops them."""
+    """A function that starts sandboxes with your own arguments; they stop after the test."""
     from scrapy_ezcaptcha.sandbox import Sandbox  # noqa: PLC0415  (needs the extra)
 
     running: list[Sandbox] = []

@@ -1,4 +1,4 @@
-"""What a crawl costs: the price of a task, and the sums when the crawl ends."""
+"""The cost of a crawl: the price of a task, and the totals at the end of the crawl."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SUMS = (
 
 
 class Account:
-    """The service of *client*, which also learns what one task costs, if that *is_on*.
+    """Passes calls on to *client*; if it *is_on*, also measures the price of a task.
 
-    The balance is asked for before and after the first task is created; the solver creates no
-    other meanwhile.
+    For that, it gets the balance before and after the first task is created. The solver creates no
+    other task in between.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Account:
         self._is_on = self._is_first = is_on
 
     def known_price(self) -> float | None:
-        """Return what a task costs, in points; None if it is not known."""
+        """Return the price of a task, in points; None if it is not known."""
         return self._price
 
     async def create_for(
@@ -64,7 +64,7 @@ class Account:
         return await self._client.wait_for_solution(task_id, exit)
 
     async def log_sums(self, stats: StatsCollector, seconds: float) -> None:
-        """Log the sums of a crawl, in which requests waited for *seconds*, and what it cost."""
+        """Log the totals of a crawl whose requests waited for *seconds*, and what it cost."""
         if seconds:
             stats.set_value("ezcaptcha/requests/waiting_seconds", seconds)
         counts = (f"{words} {stats.get_value(f'ezcaptcha/{name}', 0)}" for words, name in _SUMS)
@@ -90,5 +90,5 @@ class Account:
         try:
             return await self._client.get_balance()
         except EzCaptchaError as error:
-            self._log.warning("Could not ask for the balance: %s", error)
+            self._log.warning("Could not get the balance: %s", error)
             return None

@@ -1,7 +1,7 @@
 """Signals that are sent for each challenge.
 
-Connect to them as to Scrapy's signals. Handlers may be coroutine functions. Each challenge
-of a request in scope is first *detected*, and then either *solved* or *failed*, unless the
+Connect to them as to Scrapy's signals. Handlers can be coroutine functions. Each challenge
+to a request in scope is first *detected*, and then either *solved* or *failed*, unless the
 crawl ends in between::
 
     crawler.signals.connect(self.on_failed, signal=signals.challenge_failed)
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["challenge_detected", "challenge_failed", "challenge_solved"]
 
 #: The response to a request in scope is a challenge.
-#: Arguments: ``request``, ``response``, ``sign`` (how it was recognized, a string), ``spider``.
+#: Arguments: ``request``, ``response``, ``sign`` (a string, how it was detected), ``spider``.
 challenge_detected = object()
 
 #: A challenged request is sent again with a clearance, or its page came with the solution. If
@@ -32,5 +32,5 @@ challenge_failed = object()
 
 
 async def send(crawler: Crawler, signal: object, **arguments: object) -> None:
-    """Send *signal*, and wait for its handlers; what they raise is logged."""
+    """Send *signal*, and wait for its handlers; log the exceptions that they raise."""
     await crawler.signals.send_catch_log_async(signal, spider=crawler.spider, **arguments)

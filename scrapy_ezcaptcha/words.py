@@ -1,4 +1,4 @@
-"""Words in messages: a number of things; a setting that the user may have meant."""
+"""Words in messages: a number with its noun, and the setting that a user may have meant."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-_CUTOFF = 0.6  # of what follows the prefix; below, two names have little in common
+_CUTOFF = 0.6  # similarity of two names without their prefix; below it, they have little in common
 
-# What other libraries and older SDKs call the key.
+# The names of the key in other libraries and older SDKs.
 _OTHER_NAMES = {"API_KEY": "CLIENT_KEY", "KEY": "CLIENT_KEY"}
 
 
@@ -20,13 +20,13 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def unknown_settings(settings: Iterable[str], known: Collection[str], prefix: str) -> Iterator[str]:
-    """Return what to say of each of *settings* that has *prefix* and is not *known*."""
+    """Return a warning for each of *settings* that has *prefix* and is not *known*."""
     for name in sorted(settings):
         if not name.startswith(prefix) or name in known:
             continue
         nearest = _nearest(name.removeprefix(prefix), {one.removeprefix(prefix) for one in known})
         hint = f"; did you mean {prefix}{nearest}?" if nearest else ""
-        yield f"there is no setting {name}{hint}"
+        yield f"the setting {name} does not exist{hint}"
 
 
 def _nearest(name: str, known: Collection[str]) -> str | None:

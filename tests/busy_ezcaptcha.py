@@ -1,4 +1,4 @@
-"""The middleware of the mode busy of ``scrapy_tests.py``."""
+"""The middleware for the mode *busy* of ``scrapy_tests.py``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from scrapy_ezcaptcha import EzCaptchaMiddleware
 
 
 class BusyEzCaptchaMiddleware(EzCaptchaMiddleware):
-    """As if each zone had met a challenge, and had a clearance for another exit."""
+    """Works as if each zone had challenged a request, and had a clearance for another exit."""
 
     async def spider_opened(self) -> None:
         await super().spider_opened()

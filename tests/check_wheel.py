@@ -1,6 +1,7 @@
-"""Builds wheel and sdist and installs each into an empty environment of its own.
+"""Builds wheel and sdist, and installs each into its own empty environment.
 
-The wheel is built twice, the second time from the sdist and elsewhere: to the same bytes.
+The wheel is built twice, the second time from the sdist and in another folder. Both must have the
+same bytes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def check_description(wheel: Path) -> None:
 
 
 def time_of_release() -> str:
-    """Seconds of the last commit; some fixed time where there is no repository."""
+    """The time of the last commit in seconds; a fixed time if there is no repository."""
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "1700000000"

@@ -29,14 +29,14 @@ def crawl(tmp_path: Path, is_measured: bool) -> Crawl:
 
 @pytest.fixture
 def sandbox():
-    """The sandbox as it is by default, with a quick service."""
+    """The default sandbox, with a fast service."""
     with Sandbox(latency=0.3) as running:
         yield running
 
 
 @pytest.fixture
 def redis_server(tmp_path: Path):
-    """A Redis server of the test's own."""
+    """A Redis server for the test."""
     from redis_server import RedisServer
 
     if not RedisServer.is_installed():

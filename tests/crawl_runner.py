@@ -1,12 +1,12 @@
-"""Runs one real crawl in a process of its own: a plan by JSON in, a result by JSON out.
+"""Runs one real crawl in its own process: reads a plan as JSON, writes a result as JSON.
 
 ``python crawl_runner.py plan.json``. The plan: ``settings``, ``spider`` (a class of
 spiders.py), ``requests`` (keyword arguments of ``scrapy.Request``, callbacks by name),
-``follow`` (follow links with this CSS class), ``crawlers`` (settings of further crawlers in the
-same process), ``files`` (text of files to write before), ``file_limit`` (the bytes to which any
-file may grow during the crawl, as on a full disk), ``seed`` (of what is random),
-``out`` (where the result goes). A deprecation warning of Scrapy is an error here, unless
-``may_be_deprecated``.
+``follow`` (follow links with this CSS class), ``crawlers`` (settings of more crawlers in the
+same process), ``files`` (text of files to write before), ``file_limit`` (the maximum size of files
+during the crawl in bytes, to simulate a full disk), ``seed`` (for random numbers),
+``out`` (the file for the result). A deprecation warning of Scrapy is an error, unless
+``may_be_deprecated`` is set.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run_plan(path: str) -> None:
 
 @contextmanager
 def limited_files(size: int | None) -> Iterator[None]:
-    """Have any write fail that would let a file grow beyond *size* bytes."""
+    """Make all writes fail that would make a file larger than *size* bytes."""
     if size is None:
         yield
         return
@@ -109,7 +109,7 @@ def run_command_forked(
 
 
 def stop_measuring() -> None:
-    """Go on without coverage in this process, which takes two thirds more time with it."""
+    """Stop coverage in this process, which takes two thirds more time with it."""
     coverage = sys.modules.get("coverage")
     measuring = coverage and coverage.Coverage.current()
     if measuring:
@@ -117,7 +117,7 @@ def stop_measuring() -> None:
 
 
 def settle(folder: Path, environment: dict[str, str], out: str, err: str) -> None:
-    """Have this process stand where one from the shell would."""
+    """Give this process the folder, environment and outputs of one from the shell."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

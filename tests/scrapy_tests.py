@@ -1,8 +1,8 @@
 """Runs Scrapy's own tests with the middleware in each crawler, and compares with a run without it.
 
 ``python tests/scrapy_tests.py --mode idle tests/test_engine.py``. The tests come with the source
-distribution of the installed Scrapy. It has an environment of its own in ``.tox``, with the
-middleware among the default settings, which reach the crawls in subprocesses too.
+distribution of the installed Scrapy. They run in their own environment in ``.tox``. The middleware
+is in Scrapy's default settings there, so crawls in subprocesses have it too.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ __all__ = sorted({*__all__, *(name for name in vars() if name.startswith("EZCAPT
 
 
 class Outcome(NamedTuple):
-    """How a test ended, and the first line of why."""
+    """How a test ended, and the first line of the reason."""
 
     name: str
     why: str = ""
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def prepare() -> None:
-    """Make the environment if it is not there, and bring this project in it up to date."""
+    """Create the environment if it does not exist, and update this project in it."""
     ready = HOME / "ready"
     if not ready.exists():
         shutil.rmtree(HOME, ignore_errors=True)
@@ -151,7 +151,7 @@ def check_enabled(mode: str) -> None:
 
 
 def run_to_end(command: list[str], log: IO[str]) -> None:
-    """Run *command*, and end the processes that it leaves behind, as after a test that hangs."""
+    """Run *command*, and end the processes that it leaves behind, for example hanging tests."""
     environment = clean_environment(MITMDUMP=str(MITMPROXY.with_name("mitmdump")))
     process = subprocess.Popen(command, cwd=SOURCE, env=environment, stdout=log, stderr=log)
     try:

@@ -1,8 +1,8 @@
-"""A long crawl with random faults: flat memory, nothing leaked, and sums that add up.
+"""A long crawl with random faults: memory does not grow, nothing leaks, and the sums add up.
 
-``python tests/soak.py --minutes 30``. The crawl runs in a process of its own, beside a sandbox
-in which 5% of all calls to the service and of all requests through the proxy go wrong. The store
-and the limits are drawn; ``--seed`` draws the same again.
+``python tests/soak.py --minutes 30``. The crawl runs in its own process, against a sandbox in which
+5% of all calls to the service and of all requests through the proxy fail. The store and the limits
+are chosen at random; ``--seed`` repeats a choice.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from support import clean_environment
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 
 EXITS = 2
-HOSTS = 12  # of the zone in which each wants a clearance of its own
+HOSTS = 12  # of the zone whose hosts each need their own clearance
 
-#: Each of them is asked for as many pages as any other.
+#: The crawl requests the same number of pages from each of them.
 SITES = [
     Site("open.example", latency=0.02),
     Site("plain.example", Protection(max_uses=150), latency=0.02),
@@ -57,7 +57,7 @@ KINDS = {
 }
 FAULTY = 0.05
 TOLERANCE = 0.05
-MOST_TASKS = 1.1  # of those that the lifetimes of the clearances ask for
+MOST_TASKS = 1.1  # times the number that the lifetimes of the clearances require
 
 
 def main() -> int:
@@ -100,7 +100,7 @@ def main() -> int:
 
 
 def hosts_of(site: Site) -> Iterator[str]:
-    """The hosts that are asked for pages."""
+    """The hosts that the crawl requests pages from."""
     if site.protection and site.protection.per_host:
         yield from (f"h{number}.{site.zone}" for number in range(HOSTS))
     else:
@@ -109,7 +109,7 @@ def hosts_of(site: Site) -> Iterator[str]:
 
 @contextmanager
 def store_of(kind: str, folder: Path) -> Iterator[str | None]:
-    """The value of EZCAPTCHA_STORE, while the store is there."""
+    """The value of EZCAPTCHA_STORE, while the store runs."""
     if kind == "memory" or (kind.startswith("redis") and not RedisServer.is_installed()):
         yield None
     elif kind == "sqlite":
@@ -130,7 +130,7 @@ def store_of(kind: str, folder: Path) -> Iterator[str | None]:
 
 
 def restart(server: RedisServer, ended: threading.Event) -> None:
-    """Take the server away for half a second, again and again."""
+    """Stop the server for half a second, again and again."""
     while not ended.wait(RESTART_SECONDS):
         server.stop()
         ended.wait(0.5)
@@ -138,7 +138,7 @@ def restart(server: RedisServer, ended: threading.Event) -> None:
 
 
 def tasks_needed(sandbox: Sandbox) -> int:
-    """How many clearances the pages of all sites ask for, by how long these hold."""
+    """How many clearances the pages of all sites need, with the lifetimes of the clearances."""
     needed = 0
     for site in SITES:
         if site.protection is not None and site.protection.max_uses:
@@ -149,7 +149,7 @@ def tasks_needed(sandbox: Sandbox) -> int:
 
 
 def judge(result: dict, log: str, sandbox: Sandbox) -> int:
-    """Print what was seen; 1 if something is not as it must be."""
+    """Print the results; return 1 if a check fails."""
     stats, samples = result["stats"], result["samples"]
     stat = lambda name: stats.get(f"ezcaptcha/{name}", 0)  # noqa: E731
     quarter = len(samples) // 4
@@ -179,7 +179,7 @@ def judge(result: dict, log: str, sandbox: Sandbox) -> int:
         "failures = sum of their codes": stat("tasks/failed")
         == sum(n for name, n in stats.items() if name.startswith("ezcaptcha/tasks/failed/")),
         "given up = signals of it": gave_up == sum(result["reasons"].values()),
-        "hardly more tasks than the lifetimes ask for": ready <= needed * MOST_TASKS,
+        "hardly more tasks than the lifetimes require": ready <= needed * MOST_TASKS,
         "faults did happen": faults > 20,
         "memory is flat": last <= second * (1 + TOLERANCE),
         "no socket is left": result["left"]["sockets"] == 0,

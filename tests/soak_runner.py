@@ -1,4 +1,4 @@
-"""The crawl of ``soak.py``, in a process of its own."""
+"""The crawl of ``soak.py``, in its own process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scrapy.utils.reactor import install_reactor
 from scrapy_ezcaptcha.signals import challenge_failed
 
 SAMPLE_SECONDS = 0.5
-CHAINS = 64  # requests that are wanted at any time
+CHAINS = 64  # requests at any time
 
 
 def memory() -> int:
@@ -39,7 +39,7 @@ def sockets() -> int:
 
 
 class SoakSpider(scrapy.Spider):
-    """Asks for pages until its time is up."""
+    """Requests pages until its time is up."""
 
     name = "soak"
     plan: dict
@@ -56,7 +56,7 @@ class SoakSpider(scrapy.Spider):
             yield self.request()
 
     def request(self):
-        """The next request; whatever comes of it calls for another one."""
+        """The next request; each result leads to another one."""
         number = self.plan["requests"]
         self.plan["requests"] += 1
         hosts = self.plan["hosts"][number % len(self.plan["hosts"])]

@@ -1,4 +1,4 @@
-"""The spiders of the crawl tests. Each notes what it gets in its plan."""
+"""The spiders of the crawl tests. Each spider notes its results in its plan."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ItemSpider(PlanSpider):
 
 
 class LateSpider(PlanSpider):
-    """Sends further requests once those of the plan have all been challenged."""
+    """Sends more requests after all requests of the plan have been challenged."""
 
     async def start(self):
         self.all_challenged = Deferred()
@@ -125,7 +125,7 @@ class LateSpider(PlanSpider):
 
 
 class CopyingSpider(PlanSpider):
-    """Sends a further request for some pages, with the meta of the response."""
+    """Sends another request for some pages, with the meta of the response."""
 
     def parse(self, response):
         self.note(response)
@@ -134,7 +134,7 @@ class CopyingSpider(PlanSpider):
 
 
 class DownloadingSpider(PlanSpider):
-    """Downloads by itself, from within a callback."""
+    """Downloads pages itself, in a callback."""
 
     async def parse(self, response):
         self.note(response)
@@ -145,7 +145,7 @@ class DownloadingSpider(PlanSpider):
 
 
 class MediaSpider(PlanSpider):
-    """Has the images of its pages fetched by the media pipelines."""
+    """Fetches the images of its pages with the media pipelines."""
 
     def parse(self, response):
         self.note(response)
@@ -154,7 +154,7 @@ class MediaSpider(PlanSpider):
 
 
 class RuleSpider(CrawlSpider, PlanSpider):
-    """Follows links by rules."""
+    """Follows links with rules."""
 
     rules = (Rule(LinkExtractor(allow=r"/item/"), callback="on_item"),)
 
@@ -168,7 +168,7 @@ class RuleSpider(CrawlSpider, PlanSpider):
 
 
 class AnswersAtTheSecondTime:
-    """A downloader middleware that answers a request by itself when that comes again."""
+    """A downloader middleware that answers a request itself the second time."""
 
     def __init__(self):
         self.seen = set()
@@ -209,12 +209,12 @@ class RandomProxies:
 
 
 async def before_page(page, request):
-    """A callback of the user's own, for scrapy-playwright."""
+    """The user's own callback, for scrapy-playwright."""
     await page.context.add_cookies([{"name": "own", "value": "1", "url": request.url}])
 
 
 class LoopbackResolver(CachingThreadedResolver):
-    """Takes every name for a name of this machine."""
+    """Resolves every name to this machine."""
 
     def getHostByName(self, name, timeout=()):  # noqa: N802
         return succeed("127.0.0.1")

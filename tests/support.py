@@ -51,7 +51,7 @@ class CrawlResult:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """The environment without proxies and keys of whoever runs the tests, and not measured."""
+    """The environment, without the user's proxies and keys, and without coverage."""
     names = {*PROXY_VARIABLES, *(name.upper() for name in PROXY_VARIABLES), *KEY_VARIABLES}
     names |= {"COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"}
     kept = {name: value for name, value in os.environ.items() if name not in names}
@@ -66,7 +66,7 @@ _FORKSERVER.set_forkserver_preload(["crawl_runner"])
 
 
 class Crawl:
-    """Runs crawls in processes and folders of their own."""
+    """Runs each crawl in its own process and folder."""
 
     def __init__(self, folder: Path, *, is_measured: bool = True) -> None:
         self.folder = folder
@@ -100,7 +100,7 @@ class Crawl:
         middleware: bool = True,
         **plan: Any,
     ) -> RunningCrawl:
-        """Start a crawl beside others."""
+        """Start a crawl, without waiting for its end."""
         self.count += 1
         folder = self.folder / str(self.count)
         folder.mkdir()
@@ -118,7 +118,7 @@ class Crawl:
 
 
 class RunningCrawl:
-    """A crawl in a process of its own."""
+    """A crawl in its own process."""
 
     def __init__(self, folder: Path, environment: dict[str, str], is_measured: bool) -> None:
         self.folder = folder
@@ -141,7 +141,7 @@ class RunningCrawl:
         os.kill(self.process.pid, signal.SIGINT)
 
     def kill(self) -> None:
-        """Let the process die as by kill -9."""
+        """Kill the process, as with kill -9."""
         self.process.kill()
         self.process.join()
 
@@ -177,7 +177,7 @@ def run_command(
 
 
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:
-    """Meta of a request that opts in and leaves by the exit *user*."""
+    """The meta of a request that opts in, and uses the exit *user*."""
     return {"proxy": sandbox.proxy_url(user), "ezcaptcha": options or True}
 
 
@@ -198,7 +198,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def waiting_on_disk(job: Path) -> int:
-    """How many requests are noted to wait; all of a crawl are once it has sent them."""
+    """The number of waiting requests in the journal."""
     try:
         with closing(sqlite3.connect(job / FILE_NAME)) as file:
             return file.execute("SELECT count(*) FROM waiting").fetchone()[0]
@@ -207,7 +207,7 @@ def waiting_on_disk(job: Path) -> int:
 
 
 def forms(secret: str) -> set[str]:
-    """The shapes in which *secret* could stand somewhere."""
+    """The forms in which *secret* could appear."""
     encoded = {quote(secret), quote(secret, safe="")}
     lower = {re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in encoded}
     return {secret, b64encode(secret.encode()).decode()} | encoded | lower

@@ -7,15 +7,15 @@ class CostControlSpider(scrapy.Spider):
     custom_settings = {
         "ADDONS": {"scrapy_ezcaptcha.Addon": 500},
         "EZCAPTCHA_TRANSPARENT_MODE": True,
-        # Nothing outside of these is ever paid for.
+        # Nothing outside of these domains is ever solved.
         "EZCAPTCHA_ALLOWED_DOMAINS": ["shop.example"],
-        # At most so many tasks in this crawl; then close it, rather than get challenge pages.
+        # The maximum number of tasks in this crawl. At the limit, close the crawl.
         "EZCAPTCHA_MAX_TASKS": 20,
         "EZCAPTCHA_CLOSE_SPIDER_ON_LIMIT": True,
-        # So many for one request, so many useless ones in a row for one site.
+        # The maximum number of solves for one request, and of useless solves in a row for one site.
         "EZCAPTCHA_MAX_ATTEMPTS": 1,
         "EZCAPTCHA_BREAKER_FAILURES": 2,
-        # Say at the end what was spent.
+        # Log at the end what the crawl cost.
         "EZCAPTCHA_LOG_BALANCE": True,
     }
 

@@ -6,7 +6,7 @@ REDIS = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 
 
 class WorkersSpider(scrapy.Spider):
-    """Run it as often as you like, on as many machines: each page comes to one of them."""
+    """Run it several times, on several machines. Each page is crawled once."""
 
     name = "workers"
     custom_settings = {
@@ -15,10 +15,10 @@ class WorkersSpider(scrapy.Spider):
         "REDIS_URL": REDIS,
         "SCHEDULER": "scrapy_redis.scheduler.Scheduler",
         "DUPEFILTER_CLASS": "scrapy_redis.dupefilter.RFPDupeFilter",
-        "SCHEDULER_PERSIST": True,  # else the first to end would empty the queue of the others
+        "SCHEDULER_PERSIST": True,  # else the first worker to end would empty the queue
         # The clearances of all workers.
         "EZCAPTCHA_STORE": REDIS,
-        "EZCAPTCHA_MAX_WAITING": 16,  # the queue is everybody's: take little of it while waiting
+        "EZCAPTCHA_MAX_WAITING": 16,  # leave most of the shared queue to other workers
     }
 
     async def start(self):

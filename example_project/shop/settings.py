@@ -1,8 +1,8 @@
 BOT_NAME = "shop"
 SPIDER_MODULES = ["shop.spiders"]
 
-# All that scrapy-ezcaptcha needs; the key is taken from the environment variable
-# EZCAPTCHA_CLIENT_KEY, so that it is in no file.
+# All that scrapy-ezcaptcha needs. The key comes from the environment variable
+# EZCAPTCHA_CLIENT_KEY, so that no file contains it.
 ADDONS = {"scrapy_ezcaptcha.Addon": 500}
 
 # Never pay for more than this in one crawl.

@@ -1,1 +1,1 @@
-"""What a clearance is, what is known of each, and what it puts on a request."""
+"""Clearances: what they are, what is known about each, and what they add to a request."""

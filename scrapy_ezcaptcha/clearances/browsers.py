@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from scrapy.settings import BaseSettings
 
-# As curl_cffi names browsers whose versions are plain numbers: chrome133a, chrome131_android.
+# How curl_cffi names browsers whose versions are plain numbers: chrome133a, chrome131_android.
 _NAME = re.compile(r"(chrome|edge|firefox)([0-9]{2,3})[a-z]?(_[a-z]+)?")
 
 
 @cache
 def known_browsers() -> frozenset[str]:
-    """Return the browsers that scrapy-impersonate can imitate, by curl_cffi; none without them."""
+    """Return the browsers of curl_cffi; empty unless it and scrapy-impersonate are installed."""
     if find_spec("scrapy_impersonate") is None:
         return frozenset()
     try:
@@ -30,9 +30,9 @@ def known_browsers() -> frozenset[str]:
 
 
 def nearest(browser: str | None, known: Collection[str]) -> str | None:
-    """Return *browser* if it is *known*, else the nearest older version of it on its system.
+    """Return *browser* if it is *known*, else the nearest older version for the same system.
 
-    None if there is none of them.
+    None if there is no older version either.
     """
     if browser is None or browser in known:
         return browser
@@ -54,7 +54,7 @@ def is_impersonating(settings: BaseSettings) -> bool:
 
 
 def impersonation_advice(settings: BaseSettings, browser: str | None, *, is_on: bool) -> str:
-    """Say how to send requests with the TLS handshake of *browser*, and what stands in the way.
+    """Return how to send requests with the TLS handshake of *browser*, and what is missing.
 
     *is_on* is EZCAPTCHA_IMPERSONATE.
     """

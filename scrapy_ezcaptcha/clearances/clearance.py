@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.service.wire import Solution
 
-#: A zone, and the exit through which it is visited.
+#: A zone and an exit. A clearance is valid for one place.
 Place: TypeAlias = "tuple[str, Exit]"
 
 CLEARANCE_COOKIE = "cf_clearance"
 
-#: Cookies of Cloudflare's edge; those of the clearance replace the request's. All other
-#: cookies are the site's own: there the request's value wins.
+#: Cookies of Cloudflare's edge. Those of the clearance replace those of the request. For all
+#: other cookies, which are the site's own, the request's value stays.
 EDGE_COOKIES = frozenset({CLEARANCE_COOKIE, "__cf_bm", "_cfuvid", "__cfruid"})
 
-#: Edge cookies that a site renews by Set-Cookie; the newer value wins.
+#: Edge cookies that a site renews with Set-Cookie. The newer value replaces the older one.
 RENEWED_COOKIES = frozenset({CLEARANCE_COOKIE, "__cf_bm"})
 
-# Not replayed: what belongs to one connection (RFC 9110, section 7.6.1), to one
-# request, or to an account.
+# Headers that are not replayed, because they belong to one connection (RFC 9110, section 7.6.1),
+# to one request, or to an account.
 _NEVER_REPLAYED = frozenset(
     {
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"),
@@ -62,9 +62,9 @@ def _suffixes() -> PublicSuffixList:
 def zone_of(host: str) -> str:
     """Return the zone of *host*: its registrable domain by the public-suffix list.
 
-    Private suffixes count, so ``a.github.io`` and ``b.github.io`` are two zones. A top
-    level that is not on the list counts as a suffix, as the list's own rules say. IP
-    addresses, single-label hosts and bare suffixes are zones of their own.
+    Private suffixes count, so ``a.github.io`` and ``b.github.io`` are two zones. A top-level
+    domain that is not on the list is a suffix too, by the rules of the list. An IP address, a
+    host of a single label and a suffix by itself are each a zone.
     """
     host = host.lower().rstrip(".")
     try:
@@ -75,17 +75,17 @@ def zone_of(host: str) -> str:
 
 
 def is_replayed(name: str) -> bool:
-    """Whether a solution's header of this lower-case *name* may go out on a request."""
+    """Whether a request may carry the solution's header of this lower-case *name*."""
     return name not in _NEVER_REPLAYED and not name.startswith(_NEVER_REPLAYED_PREFIXES)
 
 
 @dataclass(frozen=True)
 class Clearance:
-    """What lets requests to one zone through one exit pass its challenges.
+    """The headers and cookies with which requests to one zone, through one exit, are accepted.
 
-    ``origin`` is the host whose challenge was solved. ``id`` is the id of the task that was
-    paid for; a renewed cookie does not change it. ``headers`` has lower-case names and holds
-    the User-Agent. ``created`` is in seconds since 1970.
+    ``origin`` is the host whose challenge was solved. ``id`` is the id of the paid task; a
+    renewed cookie does not change it. ``headers`` has lower-case names, and contains the
+    User-Agent. ``created`` is in seconds since 1970.
     """
 
     zone: str
@@ -99,21 +99,21 @@ class Clearance:
 
     @property
     def place(self) -> Place:
-        """The zone and the exit for which it holds."""
+        """The zone and the exit for which it is valid."""
         return self.zone, self.exit
 
     @classmethod
     def from_solution(
         cls, solution: Solution, place: Place, origin: str, task_id: str, created: float
     ) -> Clearance:
-        """Return the clearance in *solution*, without what must not go out on a request."""
+        """Return the clearance in *solution*, without headers that must not be replayed."""
         headers = {name: value for name, value in solution.headers.items() if is_replayed(name)}
         cookies = dict(solution.cookies)
         zone, exit = place
         return cls(zone, origin, exit, task_id, headers, cookies, solution.tls_version, created)
 
     def with_cookies(self, fresh: Mapping[str, str]) -> Clearance:
-        """Return this clearance with *fresh* cookies in place of those of the same names."""
+        """Return this clearance with *fresh* cookies, which replace those with the same names."""
         return replace(self, cookies={**self.cookies, **fresh})
 
     def fresh_cookies(self, request: Request, response: Response) -> dict[str, str]:
@@ -138,16 +138,16 @@ class Clearance:
 
 
 def lacks_for_clearance(solution: Solution) -> str | None:
-    """Say what a solution lacks to be replayed, None if nothing."""
+    """Return what a solution lacks to be a clearance; None if nothing is missing."""
     if not solution.cookies.get(CLEARANCE_COOKIE):
         return f"the solution has no {CLEARANCE_COOKIE} cookie"
     if not solution.user_agent:
-        return "the solution names no User-Agent"
+        return "the solution has no User-Agent"
     return None
 
 
 def lacks_for_page(solution: Solution) -> str | None:
-    """Say what a solution lacks to answer a request, None if nothing."""
+    """Return what a solution lacks to answer a request; None if nothing is missing."""
     if solution.body is None and lacks_for_clearance(solution):
         return "the solution has neither a page nor a clearance"
     return None

@@ -1,9 +1,9 @@
 """Which headers a clearance puts on a request.
 
-A clearance is on a request only while that is in the downloader. It is put on after all
-other middlewares, so that cookies arrive in every cookie mode and a proxy that was chosen
-late is noticed. It is taken off when the response is there, so that retries, redirects,
-robots.txt and the disk queue see the spider's own request and none of our cookies.
+A clearance is on a request only while the request is in the downloader. It is put on after all
+other middlewares, so that cookies arrive in every cookie mode, and a proxy that was chosen late
+is noticed. It is taken off when the response has arrived, so that retries, redirects, robots.txt
+and the disk queue see the spider's own request and none of these cookies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
 
-#: The request meta key by which scrapy-impersonate is told a browser.
+#: The request meta key with the browser for scrapy-impersonate.
 IMPERSONATE_META = "impersonate"
 
 _USER_AGENT, _COOKIE = b"User-Agent", b"Cookie"  # as Scrapy writes them
@@ -89,7 +89,7 @@ class ClearanceHeaders:
     def from_settings(
         cls, settings: BaseSettings, log: logging.LoggerAdapter[Any], *, impersonate: bool
     ) -> Self:
-        """Read from the settings what this Scrapy decodes and which headers it adds."""
+        """Read what this Scrapy decodes, and which headers it adds."""
         decodes = ACCEPTED_ENCODINGS if settings.getbool("COMPRESSION_ENABLED") else []
         defaults = Headers(settings.getdict("DEFAULT_REQUEST_HEADERS"))
         defaults[b"Accept-Encoding"] = b", ".join(ACCEPTED_ENCODINGS)
@@ -102,7 +102,7 @@ class ClearanceHeaders:
         )
 
     def put_on(self, request: Request, clearance: Clearance, number: int = 0) -> None:
-        """Put *clearance* on *request*, which is the request of this *number*.
+        """Put *clearance* on *request*, which has this *number*.
 
         The User-Agent is always the clearance's. Where the spider set another header on
         the request, the spider's value stays.
@@ -139,7 +139,7 @@ class ClearanceHeaders:
 
     @property
     def in_flight(self) -> int:
-        """How many requests carry a clearance and have no response yet."""
+        """The number of requests that carry a clearance and have no response yet."""
         return len(self._carried)
 
     def carried_by(self, request: Request) -> tuple[Clearance, int] | None:
@@ -148,7 +148,7 @@ class ClearanceHeaders:
         return None if carried is None else (carried.clearance, carried.number)
 
     def forget(self, request: Request) -> None:
-        """Forget with which clearance *request* was sent."""
+        """Forget which clearance *request* carried."""
         self._carried.pop(request, None)
 
     def _prepare(self, clearance: Clearance) -> _Prepared:
@@ -164,7 +164,7 @@ class ClearanceHeaders:
         return prepared
 
     def _browser_of(self, clearance: Clearance) -> str | None:
-        """Return the browser to impersonate; say it if that is not the one of the solve."""
+        """Return the browser to impersonate; log a line if it is not the browser of the solve."""
         wanted = clearance.tls_version
         browser = nearest(wanted, known_browsers())
         if browser != wanted and self._said.is_first(wanted):
@@ -186,10 +186,10 @@ class ClearanceHeaders:
 
 
 def merge_cookies(own: list[bytes], clearance: Mapping[str, str]) -> bytes:
-    """Return a Cookie header of the request's *own* cookies and those of a clearance.
+    """Return a Cookie header with the request's *own* cookies and those of a clearance.
 
-    The clearance's edge cookies replace the request's; its other cookies are added
-    where the request has none of that name.
+    The clearance's edge cookies replace those of the request. Its other cookies are added if the
+    request has no cookie of that name.
     """
     pairs = [item.strip() for item in b";".join(own).split(b";") if item.strip()]
     names = {pair.partition(b"=")[0] for pair in pairs}

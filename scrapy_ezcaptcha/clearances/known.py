@@ -1,7 +1,7 @@
-"""What is known of all clearances. No I/O, no clock.
+"""What is known about all clearances. No I/O, no clock.
 
-A clearance serves every host of its zone that has not refused it; :mod:`.record` says what a
-challenge means.
+A clearance is used for all hosts of its zone that have not refused it. :mod:`.record` decides
+what a challenge means.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 _MAX_ENTRIES = 10_000
 
-# Pages of a clearance that hardly pays.
+# A clearance that brings at most this many pages is hardly worth its price.
 _LOW_YIELD = 2
 
-# Clearances of one zone and exit: more than one only where hosts want their own.
+# Clearances of one zone and exit; more than one only if hosts need their own.
 _MAX_EACH = 1000
 
 Told: TypeAlias = "Callable[[str], None] | None"
-#: Why a task is bought: a code for the stats, and the same in words.
+#: Why a task is created: a code for the stats, and the same in words.
 Reason: TypeAlias = "tuple[str, str]"
 
 FIRST: Reason = ("first_challenge", "first challenge of the zone through this proxy")
-BODY: Reason = ("body", "the page itself is wanted")
+BODY: Reason = ("body", "the request needs the page of a solution")
 USELESS: Reason = ("useless", "the last clearance was rejected at once")
 ELSEWHERE: Reason = ("rejected_elsewhere", "the last clearance was rejected in another process")
 
 
 class KnownClearances:
-    """The clearances of a crawl; the only place that changes what is known of them.
+    """The clearances of a crawl; only this class changes what is known about them.
 
-    Those of *capacity* places are kept; the least recently used goes first. With *keeps_changes*,
-    changes are collected for :meth:`take_changes`. *on_rejected* is called with each rejected id.
+    It keeps those of *capacity* places, and drops the least recently used. With *keeps_changes*, it
+    collects changes for :meth:`take_changes`. *on_rejected* is called with each rejected id.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class KnownClearances:
         self.process = uuid4().hex
         self._places: Lru[Place, list[Record]] = Lru(capacity)
         self._zones: Counter[str] = Counter()
-        self._rejected: Lru[str, bool] = Lru(_MAX_ENTRIES)  # True: no host had ever accepted it
+        self._rejected: Lru[str, bool] = Lru(_MAX_ENTRIES)  # True: no host ever accepted it
         self._served: Lru[str, bool] = Lru(_MAX_ENTRIES)
         self._challenged: Lru[str, bool] = Lru(_MAX_ENTRIES)
         self._challenged_zones: Lru[str, bool] = Lru(_MAX_ENTRIES)
@@ -65,7 +65,7 @@ class KnownClearances:
         self._on_rejected = on_rejected
 
     def has_zone(self, zone: str) -> bool:
-        """Whether there is a clearance of *zone* for any exit."""
+        """Whether there is a clearance for *zone* and any exit."""
         return zone in self._zones
 
     def find(self, location: Location, exit: Exit) -> Clearance | None:
@@ -78,15 +78,15 @@ class KnownClearances:
         return best_for(location, records)
 
     def records(self, place: Place) -> Sequence[Record]:
-        """Return what is known of the clearances of *place*, the oldest first."""
+        """Return what is known about the clearances of *place*, the oldest first."""
         return self._places.get(place) or ()
 
     def places(self, count: int) -> list[Place]:
-        """Return at most *count* places that have clearances, the one used last first."""
+        """Return at most *count* places that have clearances, the most recently used first."""
         return self._places.newest(count)
 
     def next_number(self) -> int:
-        """Return the number of a request that is sent with a clearance, or of a renewal."""
+        """Return the next number, for a request with a clearance or for a renewal."""
         self.number += 1
         return self.number
 
@@ -95,18 +95,18 @@ class KnownClearances:
         return any(record.accepted for record in self.records(place))
 
     def suspects(self, place: Place) -> int:
-        """Return how many clearances of *place* some host refuses and none has accepted."""
+        """Return how many clearances of *place* some host refuses and no host has accepted."""
         records = self.records(place)
         return sum(bool(r.refused and not r.accepted and r.only is None) for r in records)
 
     def add(self, clearance: Clearance, path: str | None = None, only: str | None = None) -> None:
-        """Keep a new clearance, bought for *path*; *only* for a host or path if not for all."""
+        """Add a new clearance, bought for *path*; with *only*, for this host or path only."""
         self._merge(Record(clearance, path=path, only=only, renewed=self.next_number()))
 
     def renew(self, carried: Clearance, fresh: Mapping[str, str]) -> None:
-        """Keep the *fresh* cookies that a site sent in answer to a request with *carried*.
+        """Keep the *fresh* cookies that a site sent in response to a request with *carried*.
 
-        The known ``cf_clearance`` may be newer than the carried one; then it stays.
+        If the known ``cf_clearance`` is newer than the carried one, it stays.
         """
         record = self._find(carried)
         if record is not None and fresh:
@@ -117,9 +117,9 @@ class KnownClearances:
             self._changed(record)
 
     def accept(self, location: Location, clearance: Clearance, sent: int) -> bool:
-        """Note that *location* accepted the request number *sent*; True if it is the first here.
+        """Note that *location* accepted request number *sent*; True the first time in this process.
 
-        Only of requests that would have been challenged without a clearance; others say nothing.
+        Ignores paths that never challenged, because they accept requests without a clearance too.
         """
         if not self.was_challenged(location):
             return False
@@ -132,18 +132,18 @@ class KnownClearances:
         return is_first
 
     def has_served(self, clearance: Clearance) -> bool:
-        """Whether any host accepted *clearance*, in this process or another one."""
+        """Whether a host accepted *clearance*, in this process or another one."""
         record = self._find(clearance)
         is_accepted = record is not None and bool(record.accepted)
         was_used = self._rejected.get(clearance.id) is False
         return is_accepted or self.has_served_here(clearance) or was_used
 
     def has_run_out(self, clearance_id: str | None) -> bool:
-        """Whether that clearance was rejected after it had served pages."""
+        """Whether this clearance was rejected after it had brought pages."""
         return clearance_id is not None and self._rejected.get(clearance_id) is False
 
     def has_served_here(self, clearance: Clearance) -> bool:
-        """Whether a host accepted *clearance* from this very process."""
+        """Whether a host accepted *clearance* from this process."""
         return self._served.get(clearance.id) is not None
 
     def note_challenge(self, location: Location) -> None:
@@ -156,7 +156,7 @@ class KnownClearances:
         return self._challenged.get(location.path) is not None
 
     def is_quiet(self, place: Place) -> bool:
-        """Whether there is no clearance of *place*, and nobody was ever challenged in its zone."""
+        """Whether there is no clearance of *place*, and its zone has never challenged a request."""
         return not self.records(place) and self._challenged_zones.get(place[0]) is None
 
     def challenged(
@@ -164,9 +164,9 @@ class KnownClearances:
     ) -> Seen | Reason | None:
         """Note that *location* challenged request *number*, which *carried* a clearance.
 
-        *before* is what this returned when the request was challenged before. Returns a Seen: the
-        request is to be sent once more with the same clearance. Or a reason: it needs another
-        one. Or None: that is no news, or says nothing about the clearance that is known.
+        *before* is what this returned at the request's previous challenge. Returns a Seen if the
+        request is to be sent once more with the same clearance, a reason if it needs another one,
+        and None if the challenge says nothing new about the known clearance.
         """
         record = self._find(carried)
         if record is None or not record.is_same(carried) or record.refuses(location):
@@ -178,9 +178,9 @@ class KnownClearances:
         if verdict is None:
             return now
         if verdict is Verdict.EXPIRED:
-            self._served.put(carried.id, True)  # be it by another process
+            self._served.put(carried.id, True)  # maybe by another process
             pages = counted(record.pages, "page")
-            reason = ("rejected", f"the last clearance was rejected after serving {pages}")
+            reason = ("rejected", f"the last clearance was rejected after {pages}")
             self._note_yield(carried.place, record.pages)
             self._drop(carried.place, carried.id, reason, unused=False)
             return reason
@@ -194,7 +194,7 @@ class KnownClearances:
         return self.reason_for(location, carried.place)
 
     def low_yield(self, place: Place) -> tuple[int, int]:
-        """Return how many clearances in a row served a page or two at most, and their pages."""
+        """Return how many clearances in a row brought at most two pages, and their total pages."""
         return self._low_yield.get(place) or (0, 0)
 
     def solve_failed(self, place: Place, code: str) -> None:
@@ -202,7 +202,7 @@ class KnownClearances:
         self._last_end.put(place, ("solve_failed", f"the last solve failed ({code})"))
 
     def reason_for(self, location: Location, place: Place) -> Reason:
-        """Return why a new clearance is needed for *location*, for which there is none."""
+        """Return why *location*, which has no clearance, needs a new one."""
         records = self.records(place)
         if any(location.path in record.refused for record in records):
             return ("path", f"{location.path} refuses the clearances of the zone")
@@ -211,9 +211,9 @@ class KnownClearances:
         return self._last_end.get(place) or FIRST
 
     def differs(self, location: Location, place: Place) -> str | None:
-        """Return the host or path that needs its own clearance while the zone's is good.
+        """Return the host or path that needs its own clearance, although the zone's one is valid.
 
-        None: a new clearance is for the whole zone.
+        None if a new clearance is for the whole zone.
         """
         for refuser in (location.path, location.host):
             if any(record.is_good_for_others(refuser) for record in self.records(place)):
@@ -227,17 +227,17 @@ class KnownClearances:
     def fails(self, location: Location, clearance: Clearance) -> bool:
         """Whether *clearance* was bought for *location*, which did not accept it yet."""
         record = self._find(clearance)
-        if record is None:  # it was rejected meanwhile
+        if record is None:  # it was rejected in the meantime
             return location.host == clearance.origin and not self.has_served(clearance)
         return record.fails(location, self.process)
 
     def learn(
         self, place: Place, records: Sequence[Record], rejected: Mapping[str, bool], since: int = 0
     ) -> tuple[list[str], list[str]]:
-        """Take over what other processes know of *place*: clearances, and ids of rejected ones.
+        """Learn what other processes know about *place*: clearances, and ids of rejected ones.
 
-        An id has True if no host had ever accepted the clearance. Cookies that were renewed here
-        after number *since* stay. Returns the ids of new clearances, and of new useless ones.
+        The value of an id is True if no host ever accepted the clearance. Cookies that were renewed
+        here after number *since* stay. Returns the ids of new clearances, and of new useless ones.
         """
         useless = []
         for clearance_id, unused in rejected.items():
@@ -255,7 +255,7 @@ class KnownClearances:
             self._merge(record, is_news=False)
         theirs = {record.clearance.id for record in records}
         for record in self.records(place):
-            if record.clearance.id not in theirs:  # the store was down, or forgot it
+            if record.clearance.id not in theirs:  # the store was down or has lost it
                 record.renewed = self.next_number()
                 self._changed(record)
         return new, useless
@@ -263,7 +263,7 @@ class KnownClearances:
     def take_changes(self) -> dict[tuple[Place, str], Record | bool]:
         """Return what changed since the last call, by place and clearance id.
 
-        A bool stands for a rejection: True if no host had ever accepted the clearance.
+        A bool means a rejection: True if no host ever accepted the clearance.
         """
         changes, self._changes = self._changes, {}
         return changes

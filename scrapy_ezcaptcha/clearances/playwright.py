@@ -1,8 +1,8 @@
-"""How the cookies of a clearance come into the browser of scrapy-playwright.
+"""Adds the cookies of a clearance to the browser of scrapy-playwright.
 
-Playwright sends no ``Cookie`` header that is set on a request, but only what the browser keeps
-(https://github.com/microsoft/playwright/pull/41435). So the cookies are given to the browser
-before it opens the page, by the callback that scrapy-playwright calls then.
+Playwright ignores a ``Cookie`` header on a request, and sends only the browser's own cookies
+(https://github.com/microsoft/playwright/pull/41435). So the cookies are added to the browser
+before it opens the page, in the callback that scrapy-playwright calls at that time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
 
-#: The request meta key by which scrapy-playwright downloads a request.
+#: The request meta key with which scrapy-playwright downloads a request.
 PLAYWRIGHT_META = "playwright"
 
 _CALLBACK_META = "playwright_page_init_callback"
@@ -31,9 +31,9 @@ _HEADERS_SETTING = "PLAYWRIGHT_PROCESS_REQUEST_HEADERS"
 
 
 class BrowserCookies:
-    """Gives cookies to browsers. With *sets_user_agent* the User-Agent too.
+    """Adds cookies to browsers; with *sets_user_agent*, sets the User-Agent too.
 
-    That is needed where scrapy-playwright does not send the headers of a request.
+    This is needed if scrapy-playwright does not send the headers of a request.
     """
 
     def __init__(self, *, sets_user_agent: bool = False) -> None:
@@ -44,19 +44,19 @@ class BrowserCookies:
 
     @classmethod
     def from_settings(cls, settings: BaseSettings) -> Self:
-        """Read whether scrapy-playwright is to keep the headers of the browser."""
+        """Read from the settings whether scrapy-playwright keeps the headers of the browser."""
         keeps = _HEADERS_SETTING in settings and settings.get(_HEADERS_SETTING) is None
         return cls(sets_user_agent=keeps)
 
     def put_on(self, request: Request, clearance: Clearance) -> None:
-        """Have the browser that is to download *request* get the cookies of *clearance*."""
+        """Add the cookies of *clearance* to the browser before it downloads *request*."""
         if request.meta.get(PLAYWRIGHT_META):
             own = request.meta.get(_CALLBACK_META)
             self._before[request] = own
             request.meta[_CALLBACK_META] = self._callback(clearance, own)
 
     def take_off(self, request: Request) -> None:
-        """Give *request* its own callback back."""
+        """Restore the callback of *request*."""
         if request not in self._before:
             return
         own = self._before.pop(request)
@@ -81,12 +81,12 @@ class BrowserCookies:
         return before_page
 
     async def _give(self, context: Any, url: str, clearance: Clearance) -> None:
-        """Give *context* the cookies that it lacks, in the place of those of other clearances."""
+        """Add the cookies that *context* lacks, and replace those of other clearances."""
         there = {cookie["name"]: cookie["value"] for cookie in await context.cookies(url)}
         given = self._given.setdefault(context, {})
         value = clearance.cookies[CLEARANCE_COOKIE]
         before = given.get(clearance.zone)
-        is_renewed = (  # by the site, in an answer to the browser
+        is_renewed = (  # by the site, in a response to the browser
             before is not None
             and before[0] == clearance.id
             and there.get(CLEARANCE_COOKIE) not in {None, before[1]}
@@ -105,7 +105,7 @@ class BrowserCookies:
     def _cookie(clearance: Clearance, name: str) -> dict[str, Any]:
         """Return the cookie *name* as the site would set it: for all hosts of its zone."""
         zone = clearance.zone
-        has_hosts = "." in zone and not zone.rpartition(".")[2].isdigit()  # it is no address
+        has_hosts = "." in zone and not zone.rpartition(".")[2].isdigit()  # it is not an IP address
         return {
             "name": name,
             "value": clearance.cookies[name],

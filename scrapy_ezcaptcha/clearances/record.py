@@ -1,12 +1,12 @@
-"""What is known of one clearance, and what a challenge says about it. Decisions only.
+"""What is known about one clearance, and what a challenge means for it. Decisions only.
 
 A challenge is evidence, not a verdict: Cloudflare may challenge a visitor whose clearance is
 valid. A request costs nothing, and a task costs money, so a challenged request is sent once
-more with the same clearance before anything is concluded. If it is challenged again, it
-matters whether the clearance let other requests through that were sent in between: if so,
-the clearance is good and the problem belongs to the path or host of this request; if not,
-the clearance has expired, was useless from the start, or does not serve this host. Other
-requests that were sent after a challenge, and are challenged too, say the same sooner.
+more with the same clearance. If it is challenged again, it matters whether requests that were
+sent in between were accepted with the same clearance. If so, the clearance is valid, and the
+problem is the path or host of this request. If not, the clearance has expired, was useless from
+the start, or is not valid for this host. If several later requests are challenged in a row,
+the decision is the same, and none of them has to be sent again.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
 
-# A host tries this many clearances of other hosts; then it wants one of its own.
+# A host tries this many clearances of other hosts; then it needs its own.
 _MAX_REFUSALS = 2
 
-# A request is sent again with a clearance that lets others through at most so often.
+# How often a request is sent again with a clearance with which others are accepted.
 _MAX_STRAYS = 4
 
-# After a first challenge, so many in a row to later requests decide the same.
+# After a first challenge, this many challenges in a row to later requests decide the same.
 _MAX_IN_A_ROW = 4
 
 _MAX_PATHS = 1000  # of a clearance, with its pages
 
 
 class Location(NamedTuple):
-    """Where a request goes: its host, the zone of that, and the first segment of its path.
+    """Where a request goes: its host, the host's zone, and the first segment of its path.
 
     ``path`` begins with the host: ``www.shop.example/item``.
     """
@@ -46,10 +46,11 @@ class Location(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What was known of a clearance when a request that carried it was challenged.
+    """What was known about a clearance when a request that carried it was challenged.
 
-    ``sent`` is how many requests this process had sent by then, ``elsewhere`` how many pages
-    the clearance had brought to other processes, ``times`` how often the request was challenged.
+    ``sent`` is the number of requests that this process had sent, ``elsewhere`` the number of
+    pages that the clearance had brought to other processes, and ``times`` the number of challenges
+    to the request.
     """
 
     clearance: str
@@ -59,7 +60,7 @@ class Seen(NamedTuple):
 
 
 class Verdict(Enum):
-    """What a second challenge says about the clearance."""
+    """What a second challenge means for the clearance."""
 
     EXPIRED = "no host accepts it any more"
     USELESS = "no host ever accepted it"
@@ -71,16 +72,16 @@ class Verdict(Enum):
 class Record:
     """A clearance, the hosts that accept it, and the hosts and paths that refuse it.
 
-    ``counts`` holds the pages that it brought, by process. ``paths`` are those of this process
-    for which it was accepted, ``last_sent`` is the number of the last request that it let through.
-    ``path`` is the path for which it was bought, ``only`` the host or path for which alone it
-    was bought, because the zone had a good clearance already.
-    ``renewed`` is the number of the last renewal in this process, or from when it was bought here,
-    or seen to be missing in the store.
-    ``refused_at`` is how many requests had been sent when this process noted a refusal.
-    ``label`` is that of the exit, if the clearance has it without credentials.
-    ``doubts`` holds what was known at the first challenge since the last page, and how many
-    later requests were challenged: of paths that had accepted it, and of hosts that had not.
+    ``counts`` is the number of pages that it brought, by process. ``paths`` are the paths that
+    accepted it from this process, and ``last_sent`` is the number of the last accepted request.
+    ``path`` is the path for which it was bought. ``only`` is set if it is for one host or path
+    only, because the zone already had a valid clearance.
+    ``renewed`` is the number at its last renewal in this process, or when it was bought here, or
+    when the store turned out not to have it.
+    ``refused_at`` is the number of requests that had been sent when this process noted a refusal.
+    ``label`` is the exit's label, if the exit is known without credentials.
+    ``doubts`` is what was known at the first challenge since the last page, and how many later
+    requests were challenged: True for paths that had accepted it, False for hosts that had not.
     """
 
     clearance: Clearance
@@ -111,14 +112,14 @@ class Record:
         return self.pages - self.counts.get(process, 0)
 
     def copy_of(self, process: str) -> Record:
-        """Return what *process* knows, as a record that does not change any more."""
+        """Return a copy of what *process* knows."""
         counts = {process: self.counts[process]} if process in self.counts else {}
         record = Record(self.clearance, set(self.accepted), set(self.refused), counts)
         record.path, record.only, record.renewed = self.path, self.only, self.renewed
         return record
 
     def merge(self, other: Record, process: str) -> None:
-        """Take over what *other* processes than this one know."""
+        """Add what processes other than this one know."""
         self.clearance = other.clearance
         self.accepted |= other.accepted
         self.refused |= other.refused
@@ -126,11 +127,11 @@ class Record:
         self.counts |= {one: count for one, count in other.counts.items() if one != process}
 
     def is_alive(self, since: Seen, process: str) -> bool:
-        """Whether it let a request through that was sent after *since*."""
+        """Whether a request that was sent after *since* was accepted."""
         return self.last_sent > since.sent or self.elsewhere(process) > since.elsewhere
 
     def served(self, location: Location, process: str, sent: int) -> None:
-        """Note a page, in answer to the request number *sent* of *process*."""
+        """Note that request number *sent* of *process* got a page."""
         self.accepted.add(location.host)
         self.counts[process] = self.counts.get(process, 0) + 1
         self.last_sent = max(self.last_sent, sent)
@@ -138,14 +139,14 @@ class Record:
             self.paths.add(location.path)
 
     def fails(self, location: Location, process: str) -> bool:
-        """Whether it was bought for the path of *location*, and brought no page to that."""
-        if self.path is None:  # bought by another process of an older version
+        """Whether it was bought for the path of *location*, and has brought no page of it."""
+        if self.path is None:  # bought by an older version in another process
             return location.host == self.clearance.origin and not self.accepted
         is_used = location.path in self.paths or self.elsewhere(process) > 0
         return self.path == location.path and not is_used
 
     def is_same(self, carried: Clearance) -> bool:
-        """Whether *carried* has the cookie that is known; a site may have renewed it since."""
+        """Whether *carried* has the known cookie; a site may have renewed it since."""
         cookies = self.clearance.cookies
         return cookies.get(CLEARANCE_COOKIE) == carried.cookies.get(CLEARANCE_COOKIE)
 
@@ -159,12 +160,12 @@ class Record:
         self.refused_at[refuser] = since.sent
 
     def is_good_for_others(self, refuser: str) -> bool:
-        """Whether it let requests through although *refuser* refused it."""
+        """Whether requests were accepted with it after *refuser* refused it."""
         refused_at = self.refused_at.get(refuser)
         return refused_at is not None and self.last_sent > refused_at
 
     def _is_refused_by_other_path(self, path: str) -> bool:
-        """Whether another path refused it, and it has let no request through since."""
+        """Whether another path refused it, and no request was accepted with it since."""
         return any(
             "/" in refuser and refuser != path and at >= self.last_sent
             for refuser, at in self.refused_at.items()
@@ -173,7 +174,7 @@ class Record:
     def _judge_row(
         self, location: Location, number: int, now: Seen, process: str
     ) -> Verdict | None:
-        """Note that request *number* was challenged; say what the last ones mean together."""
+        """Note that request *number* was challenged; return what several in a row mean."""
         is_served = location.path in self.paths
         if not is_served and location.host in {*self.accepted, self.clearance.origin}:
             return None
@@ -190,9 +191,9 @@ class Record:
     def judge(
         self, location: Location, number: int, now: Seen, since: Seen | None, process: str
     ) -> Verdict | None:
-        """Say what the challenge of request *number* means; None: it is to be sent once more.
+        """Return what the challenge to request *number* means; None to send it once more.
 
-        *since* is what was known when the same request was challenged before, if it was.
+        *since* is what was known at the previous challenge to the same request, if any.
         """
         if verdict := self._judge_row(location, number, now, process):
             return verdict
@@ -217,10 +218,10 @@ def tries_others(host: str, records: Sequence[Record]) -> bool:
 
 
 def best_for(location: Location, records: Sequence[Record]) -> Clearance | None:
-    """Return the clearance of *records*, the oldest first, that serves *location* best.
+    """Return the clearance of *records*, the oldest first, that fits *location* best.
 
-    One bought for this very path goes first, then one that the host accepted, then one that was
-    bought for the host, then the newest.
+    First one that was bought only for this path or host, then one that the host accepted, then one
+    that was bought for the host, then the newest.
     """
     host = location.host
     tries = tries_others(host, records)

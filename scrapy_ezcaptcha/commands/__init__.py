@@ -1,7 +1,7 @@
-"""``scrapy ezcaptcha``: check the set-up, and use the service by hand.
+"""``scrapy ezcaptcha``: checks the setup, and uses the service by hand.
 
-Scrapy finds the command by the entry point ``scrapy.commands``. Results go to
-standard output, everything else to standard error; colours only on a terminal.
+Scrapy finds the command by the entry point ``scrapy.commands``. Results go to standard output,
+and everything else to standard error. Only a terminal gets colours.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 # Each is a module here, with add_arguments(parser) and run(settings, options) -> exit status.
 ACTIONS = {
-    "doctor": "say whether everything is set up right, and what to do where it is not",
-    "check": "tell whether a page is a challenge, and by what sign",
-    "solve": "have one page's challenge solved: this is paid for",
+    "doctor": "check the setup, and say what to do if something is wrong",
+    "check": "tell whether a page is a challenge, and by which sign",
+    "solve": "have the challenge of one page solved, which costs one task",
     "balance": "show what is left in the account",
     "clearances": "list the clearances in the store, and drop some",
-    "report": "show where the money went, from a ledger",
+    "report": "show the costs in a ledger",
 }
 
 
 class EzCaptchaCommand(ScrapyCommand):
-    """The command, by its actions."""
+    """The command with its actions."""
 
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, Any]] = {"LOG_LEVEL": "WARNING"}
 
     def syntax(self) -> str:
-        """Return the arguments in short."""
+        """Return the arguments, in short."""
         return f"{{{','.join(ACTIONS)}}} [options]"
 
     def short_desc(self) -> str:
-        """Say what it is for."""
-        return "Check the set-up of scrapy-ezcaptcha, and use its service by hand"
+        """Return what the command is for."""
+        return "Check the setup of scrapy-ezcaptcha, and use its service by hand"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add Scrapy's options before and after the action, and each action's own."""
+        """Add Scrapy's options before and after the action, and the options of each action."""
         super().add_options(parser)
         actions = parser.add_subparsers(
             title="Actions",
@@ -61,13 +61,13 @@ class EzCaptchaCommand(ScrapyCommand):
             action.set_defaults(run=module.run)
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Take the options over into the settings."""
+        """Copy the options into the settings."""
         if args:
             raise UsageError(f"unrecognized arguments: {' '.join(args)}", print_help=False)
         super().process_options(args, opts)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:  # noqa: ARG002
-        """Run the action; its exit status is the command's."""
+        """Run the action; its exit status is that of the command."""
         from scrapy_ezcaptcha.commands.console import stderr  # noqa: PLC0415  (rich takes its time)
 
         assert self.settings is not None
@@ -80,7 +80,7 @@ class EzCaptchaCommand(ScrapyCommand):
 
 
 class _ActionParser(argparse.ArgumentParser):
-    """Parses what follows an action, and leaves what stood before it as it was."""
+    """Parses the arguments after an action, and keeps the options before it."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

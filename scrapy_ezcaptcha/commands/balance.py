@@ -1,4 +1,4 @@
-"""``scrapy ezcaptcha balance``: what is left in the account."""
+"""``scrapy ezcaptcha balance``: shows what is left in the account."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """It takes none."""
+    """Add no arguments."""
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:  # noqa: ARG001
-    """Print the balance; 1 if it cannot be had."""
+    """Print the balance; return 1 if the service does not tell it."""
     config = config_with_key(settings)
     try:
         points = with_client(settings, config, EzCaptchaClient.get_balance)
     except EzCaptchaError as error:
-        stderr().print(f"Could not ask for the balance: {error}", style="red")
+        stderr().print(f"Could not get the balance: {error}", style="red")
         return 1
     except Interrupted:
         return 130

@@ -1,7 +1,7 @@
-"""``scrapy ezcaptcha check URL|FILE``: is this a challenge, and by what sign?
+"""``scrapy ezcaptcha check URL|FILE``: tells whether a page is a challenge, and by which sign.
 
-A URL is fetched as a spider of the project would fetch it, without solving anything.
-A file holds a page, or a whole response as ``curl -i`` prints it.
+A URL is fetched with the settings of the project, and nothing is solved. A file contains a page,
+or a whole response as ``curl -i`` prints it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LIKE_URL = re.compile(r"[\w-]+(?:\.[\w-]+)*(?:\.[a-z]{2,}|:\d+)(?:/.*)?", re.IG
 
 IS_CHALLENGE, IS_NONE, UNKNOWN = 0, 1, 2
 
-# What was looked at, the sign by which it is a challenge, and what it is if it is none.
+# What was examined; the sign that it is a challenge; what it is if it is not a challenge.
 Verdict: TypeAlias = "tuple[str, str | None, str | None]"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take a page, and by which proxy to fetch it."""
+    """Add the page, and the proxy to fetch it through."""
     parser.add_argument("target", metavar="URL|FILE", help="the page")
     parser.add_argument("--proxy", metavar="URL", help="http://user:password@host:port")
     parser.epilog = "Exit status: 0 for a challenge, 1 for anything else, 2 if there is no page."
@@ -57,7 +57,7 @@ def run(settings: Settings, options: Namespace) -> int:
 
 
 class _NoPage(Exception):
-    """There is nothing to judge."""
+    """There is no page to examine."""
 
 
 def _look_at_file(path: Path) -> Verdict:
@@ -73,7 +73,7 @@ def _look_at_file(path: Path) -> Verdict:
     try:
         status = int(status_line.split()[1])
     except (IndexError, ValueError):
-        raise _NoPage(f"{path}: the first line is no HTTP status line") from None
+        raise _NoPage(f"{path}: the first line is not an HTTP status line") from None
     headers = Headers(headers_raw_to_dict(header_lines) or {})
     response = Response("http://file.invalid/", status=status, headers=headers, body=body)
     return f"status {status}", challenge_sign(response), what_it_is(response)

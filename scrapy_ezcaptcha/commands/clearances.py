@@ -1,4 +1,4 @@
-"""``scrapy ezcaptcha clearances``: what the store holds, and dropping some of it."""
+"""``scrapy ezcaptcha clearances``: lists the clearances in the store, and drops some."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take which clearances, and whether they are to be dropped."""
-    parser.add_argument("--zone", metavar="SITE|URL", help="only those of this site")
+    """Add which clearances to list, and whether to drop them."""
+    parser.add_argument("--zone", metavar="SITE|URL", help="only clearances of this site")
     parser.add_argument(
         "--exit",
         metavar="URL|LABEL",
-        help="only those by this proxy; with user name and password, or as it is listed here, by"
-        " that very one",
+        help="only clearances of this proxy; with user name and password, or with the label that"
+        " this command prints, only of exactly this exit",
     )
     parser.add_argument(
         "--drop", action="store_true", help="drop them for every crawl that uses the store"
@@ -42,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
-    """Print a line for each clearance; drop it if asked to."""
+    """Print a line for each clearance, and drop it with --drop."""
     if options.drop and not (options.zone or options.exit):
         raise UsageError("--drop needs --zone or --exit", print_help=False)
     zone = _zone(options.zone) if options.zone else None
@@ -72,7 +72,7 @@ def run(settings: BaseSettings, options: Namespace) -> int:
 
 def _why_none(config: Config) -> str:
     if config.store_file is None:
-        return "No clearances are kept: EZCAPTCHA_STORE is memory, which ends with each crawl."
+        return "No clearances are kept: EZCAPTCHA_STORE is memory, which ends with the crawl."
     return f"There is no store file {config.store_file}: no crawl has created it yet."
 
 
@@ -88,7 +88,7 @@ def _zone(text: str) -> str:
 
 
 def _exit(text: str) -> Exit | str:
-    """Return the proxy that is wanted, or the label that it has in the list."""
+    """Return a proxy, or the label of a proxy, from the argument."""
     return text if "#" in text else Exit.parse(text)
 
 
@@ -120,6 +120,6 @@ def _in_words(record: Record) -> str:
     minutes = max(0.0, time.time() - clearance.created) / 60
     refused = f", refused by {', '.join(sorted(record.refused))}" if record.refused else ""
     return (
-        f"{clearance.zone} by {_label(record)}: {minutes:.0f} min old,"
-        f" accepted by {', '.join(sorted(record.accepted)) or 'nobody yet'}{refused}"
+        f"{clearance.zone} through {_label(record)}: {minutes:.0f} min old,"
+        f" accepted by {', '.join(sorted(record.accepted)) or 'no host yet'}{refused}"
     )

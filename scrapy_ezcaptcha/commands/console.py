@@ -1,4 +1,4 @@
-"""Where the commands print: rich on a terminal, plain text in a pipe."""
+"""The consoles for output: rich text on a terminal, plain text in a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``scrapy ezcaptcha doctor``: is everything set up right, and what to do where it is not."""
+"""``scrapy ezcaptcha doctor``: checks the setup, and says what to do if something is wrong."""
 
 from __future__ import annotations
 
@@ -40,15 +40,13 @@ _STYLES = {PASS: "green", NOTE: "yellow", FAIL: "bold red"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take whether to stay off the network, and to which site proxies are tried."""
+    """Add whether to use the network, the site for trying proxies, and a spider."""
     parser.add_argument(
-        "--offline", action="store_true", help="call neither the service nor any proxy"
+        "--offline", action="store_true", help="call neither the service nor a proxy"
     )
+    parser.add_argument("--url", help="the site for trying the proxies; default: the service")
     parser.add_argument(
-        "--url", help="the site to which the proxies are tried; default: the service"
-    )
-    parser.add_argument(
-        "--spider", metavar="NAME", help="take the custom_settings of this spider too"
+        "--spider", metavar="NAME", help="also use the custom_settings of this spider"
     )
     parser.epilog = "Exit status: 0 if nothing failed, 1 otherwise."
 
@@ -77,19 +75,19 @@ def run(settings: BaseSettings, options: Namespace) -> int:
 
 
 def _spider(settings: BaseSettings, name: str) -> type[Spider]:
-    """Return the class of the spider *name*; raise UsageError if there is none."""
+    """Return the class of the spider *name*; raise UsageError if there is no such spider."""
     loader = get_spider_loader(settings)
     try:
         return loader.load(name)
     except KeyError:
         names = ", ".join(sorted(loader.list())) or "none; run this inside the project"
         raise UsageError(
-            f"there is no spider {name}; there are: {names}", print_help=False
+            f"there is no spider {name}; the spiders are: {names}", print_help=False
         ) from None
 
 
 def examine(settings: BaseSettings, *, offline: bool, url: str | None = None) -> Iterator[Finding]:
-    """Look at everything that decides whether challenges get solved."""
+    """Check everything that decides whether challenges are solved."""
     yield from _versions()
     yield from _reactor(settings)
     yield from _middleware(settings)
@@ -106,9 +104,9 @@ def examine(settings: BaseSettings, *, offline: bool, url: str | None = None) ->
     yield from check_pool(settings, config, url or config.api_url, offline=offline)
     yield from _handlers(settings, config)
     if not config.client_key:
-        yield Finding(FAIL, "key", f"there is none; set {KEY_SOURCES}")
+        yield Finding(FAIL, "key", f"there is no key; set {KEY_SOURCES}")
     elif offline:
-        yield Finding(NOTE, "key", "there is one; --offline: not tried")
+        yield Finding(NOTE, "key", "there is a key; --offline: not tried")
     else:
         yield _service(settings, config)
 
@@ -144,7 +142,7 @@ def _reactor(settings: BaseSettings) -> Iterator[Finding]:
         yield Finding(
             FAIL,
             "reactor",
-            "TWISTED_REACTOR_ENABLED is False, but treq needs one; set it to True",
+            "TWISTED_REACTOR_ENABLED is False, but treq needs a reactor; set it to True",
         )
 
 
@@ -164,11 +162,11 @@ def _middleware(settings: BaseSettings) -> Iterator[Finding]:
         yield Finding(
             FAIL,
             "middleware",
-            'not turned on: set ADDONS = {"scrapy_ezcaptcha.Addon": 500}, or'
+            'not enabled: set ADDONS = {"scrapy_ezcaptcha.Addon": 500}, or'
             f' DOWNLOADER_MIDDLEWARES = {{"scrapy_ezcaptcha.EzCaptchaMiddleware": {ORDER}}}',
         )
     elif not problems:
-        yield Finding(PASS, "middleware", f"at {order}, as it should be")
+        yield Finding(PASS, "middleware", f"enabled at order {order}")
 
 
 def _queue(settings: BaseSettings) -> Iterator[Finding]:
@@ -177,8 +175,8 @@ def _queue(settings: BaseSettings) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             "queue",
-            f"{queue.__name__} does not know which sites are busy: more requests leave the"
-            " scheduler while they wait; Scrapy's DownloaderAwarePriorityQueue holds them back",
+            f"{queue.__name__} does not know which sites are busy, so more requests wait outside"
+            " the scheduler; Scrapy's DownloaderAwarePriorityQueue keeps them in it",
         )
 
 
@@ -192,8 +190,8 @@ def _scope(config: Config) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             "scope",
-            "every request to any site may be paid for; EZCAPTCHA_ALLOWED_DOMAINS and"
-            " EZCAPTCHA_MAX_TASKS set limits",
+            "every request to any site can cost a task; set limits with EZCAPTCHA_ALLOWED_DOMAINS"
+            " and EZCAPTCHA_MAX_TASKS",
         )
 
 
@@ -201,7 +199,7 @@ def _store(config: Config, *, offline: bool) -> Finding:
     if config.store_file is None and not config.store_url:
         return Finding(PASS, "store", "memory: each crawl buys its own clearances")
     if config.store_file is not None and not config.store_file.exists():
-        return Finding(PASS, "store", f"{config.store_file}, not there yet")
+        return Finding(PASS, "store", f"{config.store_file}, not created yet")
     try:
         store = open_store(config)
         assert store is not None
@@ -219,15 +217,15 @@ def _handlers(settings: BaseSettings, config: Config) -> Iterator[Finding]:
         yield Finding(
             FAIL,
             "handler",
-            f"the download handler of {scheme} knows no proxies, and a replay must leave by one:"
-            " take another one in DOWNLOAD_HANDLERS",
+            f"the download handler of {scheme} does not support proxies, which replays need: use"
+            " another one in DOWNLOAD_HANDLERS",
         )
     kinds = {exit.scheme for exit in (*config.proxies, config.proxy) if exit is not None}
     if "socks5" in kinds and leaves_by_scrapys_own(settings, "http", "https"):
-        yield Finding(FAIL, "handler", "Scrapy's own download handler knows no socks5 proxies")
+        yield Finding(FAIL, "handler", "Scrapy's own download handler does not support socks5")
     if "https" in kinds and leaves_by_scrapys_own(settings, "https"):
-        text = "Scrapy's own download handler cannot reach https:// sites by https:// proxies"
-        yield Finding(FAIL, "handler", f"{text}, only http:// ones")
+        text = "Scrapy's own download handler cannot reach https:// sites through https:// proxies"
+        yield Finding(FAIL, "handler", f"{text}, only http:// sites")
     if not config.impersonate:
         return
     if not known_browsers():
@@ -246,12 +244,12 @@ def _service(settings: BaseSettings, config: Config) -> Finding:
     try:
         points = with_client(settings, config, EzCaptchaClient.get_balance)
     except ApiError as error:
-        advice = "; look at it in the dashboard" if error.is_credentials() else ""
-        return Finding(FAIL, "key", f"{config.api_url} refuses it: {error}{advice}")
+        advice = "; check it in the dashboard" if error.is_credentials() else ""
+        return Finding(FAIL, "key", f"{config.api_url} refuses the key: {error}{advice}")
     except EzCaptchaError as error:
         return Finding(
-            FAIL, "service", f"{config.api_url} does not answer: {error}; is the network open?"
+            FAIL, "service", f"{config.api_url} does not answer: {error}; check the network"
         )
     if points <= 0:
-        return Finding(FAIL, "balance", f"{points_in_words(points)}: top the account up")
+        return Finding(FAIL, "balance", f"{points_in_words(points)}: top up the account")
     return Finding(PASS, "balance", f"{points_in_words(points)} at {config.api_url}")

@@ -1,4 +1,4 @@
-"""One line of what ``doctor`` says, and the page of the documentation that has more on it."""
+"""The lines that ``doctor`` prints, and the documentation pages about their subjects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.metadata import metadata
 
 PASS, NOTE, FAIL = "pass", "note", "FAIL"
 
-# By subject: the page of the documentation, and its section.
+# The documentation page of each subject, and its section.
 _PAGES = {
     "version": ("setup", ""),
     "reactor": ("setup", "reactors"),
@@ -26,7 +26,7 @@ _PAGES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; a FAIL says what to do."""
+    """One line of the output; a FAIL says what to do."""
 
     verdict: str
     subject: str
@@ -34,7 +34,7 @@ class Finding:
 
 
 def page_on(subject: str) -> str:
-    """Return the address of the page on *subject*, or its file if no address is known."""
+    """Return the URL of the page about *subject*, or its file if the URL is not known."""
     name, section = _PAGES[subject]
     links = metadata("scrapy-ezcaptcha").get_all("Project-URL") or []
     named = dict(link.split(", ", 1) for link in links)

@@ -1,4 +1,4 @@
-"""What a page is that is no challenge: a block page, a rate limit, an error on the way."""
+"""What a page is if it is not a challenge: a block page, a rate limit, a gateway error."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _TURNSTILE = re.compile(
 
 # See https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
 _ORIGIN_ERRORS = {
-    520: "the site's own server gave an unknown answer to Cloudflare",
+    520: "the site's own server sent Cloudflare an unknown answer",
     521: "the site's own server refuses the connection of Cloudflare",
     522: "the site's own server did not answer Cloudflare in time",
-    523: "Cloudflare finds no way to the site's own server",
-    524: "the site's own server accepted the request, and did not answer it in time",
+    523: "Cloudflare cannot reach the site's own server",
+    524: "the site's own server accepted the request, but did not answer it in time",
     525: "the TLS handshake of Cloudflare with the site's own server failed",
     526: "the certificate of the site's own server is invalid",
 }
 
 
 def what_it_is(response: Response) -> str | None:
-    """Return in words what *response* is, which is no challenge; None if nothing is known."""
+    """Return what *response* is, in words, if it is not a challenge; None if that is unknown."""
     status = response.status
     if status == 407:
         return "the proxy refuses the user name and password"
@@ -53,14 +53,14 @@ def what_it_is(response: Response) -> str | None:
     if is_error and status == 429:
         return _RATE_LIMIT
     if is_error and status in {403, 503}:
-        return "Cloudflare or the site refuses the request, with no sign of a challenge"
+        return "Cloudflare or the site refuses the request, without a sign of a challenge"
     return None
 
 
 def what_page_is(body: bytes, *, is_error: bool = True) -> str | None:
-    """Return in words what the page *body* is; None if nothing is known.
+    """Return what the page *body* is, in words; None if that is unknown.
 
-    *is_error* is False if its status is not that of an error of Cloudflare.
+    *is_error* is False if the status of the page is not one of Cloudflare's errors.
     """
     page = body[:_MAX_SCAN].decode("utf-8", "replace")
     found = _CODE.search(page) if is_error else None
@@ -74,10 +74,10 @@ def what_page_is(body: bytes, *, is_error: bool = True) -> str | None:
     if is_error and _BLOCKED.search(page):
         return _BLOCK
     if _TURNSTILE.search(page):
-        return "a page with a Turnstile form, which is the site's own and is not solved"
+        return "a page with a Turnstile form, which this middleware does not solve"
     return None
 
 
 def proxy_refuses(error: str) -> bool:
-    """Whether the text of a failed download says that the proxy wants other credentials."""
+    """Whether the text of a failed download says that the proxy refuses the credentials."""
     return "407" in error and "CONNECT" in error

@@ -1,4 +1,4 @@
-"""What ``doctor`` says of the proxies of settings and environment: each of them is tried."""
+"""How ``doctor`` checks the proxies of the settings and the environment: it tries each one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def check_proxies(
     settings: BaseSettings, config: Config, url: str, *, offline: bool
 ) -> Iterator[Finding]:
-    """Try the proxies of settings and environment, to the site of *url*."""
+    """Try the proxies of the settings and the environment with the site of *url*."""
     found = False
     named: dict[str, Exit | str] = {"EZCAPTCHA_PROXY": config.proxy} if config.proxy else {}
     if settings.getbool("HTTPPROXY_ENABLED"):
@@ -53,7 +53,7 @@ def check_proxies(
         yield Finding(
             NOTE,
             "proxy",
-            'none in settings or environment: each request must bring its own meta["proxy"]',
+            'none in the settings or the environment: each request needs its own meta["proxy"]',
         )
 
 
@@ -65,7 +65,7 @@ def _tried(name: str, exit: Exit, settings: BaseSettings, url: str, *, offline: 
     if answer.is_open:
         text = f"{name}: {exit.label} opens a tunnel to {host}:{port}, {answer.seconds:.2f} s"
         return Finding(PASS, "proxy", text)
-    advice = "; look at user name and password" if answer.is_refused else ""
+    advice = "; check user name and password" if answer.is_refused else ""
     text = f"{name}: {exit.label} opens no tunnel to {host}:{port}: {answer.text}{advice}"
     return Finding(FAIL, "proxy", text)
 
@@ -73,7 +73,7 @@ def _tried(name: str, exit: Exit, settings: BaseSettings, url: str, *, offline: 
 def check_pool(
     settings: BaseSettings, config: Config, url: str, *, offline: bool
 ) -> Iterator[Finding]:
-    """Try the proxies of the pool side by side, to the site of *url*."""
+    """Try the proxies of the pool at the same time, with the site of *url*."""
     exits, (host, port) = config.proxies, _host_and_port(url)
     if not exits:
         return
@@ -96,14 +96,14 @@ def check_pool(
 
 
 def _host_and_port(url: str) -> tuple[str, int]:
-    """Return to where a tunnel is asked for; many proxies allow no port but 443."""
+    """Return the host and port for a tunnel; many proxies allow only port 443."""
     parts = urlsplit(url)
     host = (parts.hostname or "").encode("idna").decode()
     return f"[{host}]" if ":" in host else host, parts.port or 443
 
 
 def checked_url(url: str) -> str:
-    """Return *url*; raise UsageError if it names no site."""
+    """Return *url*; raise UsageError if it does not name a site."""
     try:
         parts = urlsplit(url)
         is_sound = parts.scheme in {"http", "https"} and parts.port != 0

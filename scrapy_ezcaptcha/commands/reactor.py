@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """Ctrl-C came first."""
+    """The user pressed Ctrl-C."""
 
 
 def run(settings: BaseSettings, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return the result of *main*, or raise what it raised.
+    """Return the result of *main*, or raise its exception.
 
     Raises:
-        Interrupted: the user ended it.
+        Interrupted: the user pressed Ctrl-C before *main* ended.
     """
     if not is_reactor_installed():
         install_reactor(settings["TWISTED_REACTOR"])

@@ -1,4 +1,4 @@
-"""``scrapy ezcaptcha report [LEDGER] [--html FILE]``: where the money went."""
+"""``scrapy ezcaptcha report [LEDGER] [--html FILE]``: shows the costs in a ledger."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.solving.entries import Contents
 
-_WIDE = 1000  # in a pipe no cell is cut
+_WIDE = 1000  # so that no cell is cut in a pipe
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take a ledger, and how to show it."""
+    """Add the ledger, and how to show it."""
     parser.add_argument(
-        "ledger", metavar="LEDGER", nargs="?", type=Path, help="by default EZCAPTCHA_LEDGER"
+        "ledger", metavar="LEDGER", nargs="?", type=Path, help="default: EZCAPTCHA_LEDGER"
     )
     parser.add_argument(
         "--html",
         metavar="FILE",
         type=Path,
-        help="write a page with plots too, which needs the extra: scrapy-ezcaptcha[report]",
+        help="also write a page with plots; needs the extra: scrapy-ezcaptcha[report]",
     )
     parser.add_argument(
         "--rows",
         metavar="N",
         type=int,
         default=20,
-        help="rows of each table, 0 for all: %(default)s",
+        help="rows of each table, 0 for all; default: %(default)s",
     )
     parser.add_argument(
         "--price",
         metavar="POINTS",
         type=float,
-        help="what a task costs, for tasks whose points are not in the ledger",
+        help="the price of a task, for tasks whose points are not in the ledger",
     )
     parser.epilog = "Exit status: 0, 1 if there is no ledger, 2 if it cannot be shown."
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
-    """Print the tables; write the page if asked to."""
+    """Print the tables, and write the page with --html."""
     path = options.ledger or Config.from_settings(settings).ledger
     if path is None:
-        stderr().print("Which ledger? Name its file, or set EZCAPTCHA_LEDGER", style="red")
+        stderr().print("No ledger is named: give its file, or set EZCAPTCHA_LEDGER", style="red")
         return 2
     if options.html and find_spec("matplotlib") is None:
         install = "pip install 'scrapy-ezcaptcha[report]'"

@@ -1,4 +1,4 @@
-"""A report as one page that needs nothing else: no script, and no request leaves it."""
+"""A report as one HTML page without scripts and without requests to other files."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _PAGE = """<!DOCTYPE html>
 <h2>Plots</h2>
 <div class="plots">{plots}</div>
 {tables}
-<footer>Made {now:%Y-%m-%d %H:%M} UTC by scrapy-ezcaptcha {version}. Lifetimes are those of
-clearances that served a page and were rejected. 10,000 points are 1 USD.</footer>
+<footer>Created {now:%Y-%m-%d %H:%M} UTC by scrapy-ezcaptcha {version}. Lifetimes are those of
+clearances that brought a page and were rejected. 10,000 points are 1 USD.</footer>
 </body>
 </html>
 """
@@ -89,7 +89,7 @@ footer { color: #57606a; font-size: .85rem; margin-top: 2rem; }
 
 
 def page(name: str, contents: Contents, price: float | None) -> str:
-    """Return the page on the ledger that is called *name*."""
+    """Return the page for the ledger *name*."""
     return _PAGE.format(
         name=escape(name),
         style=_STYLE,

@@ -1,4 +1,4 @@
-"""The plots of a report, by matplotlib, as SVG that stands in a page."""
+"""The plots of a report: SVG from matplotlib, embedded in the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.solving.entries import Entry
 
-# As wide as a phone shows it, so that the text has its size there, and is larger elsewhere.
+# The width of a phone's screen, so that the text is not smaller there. Elsewhere it is larger.
 _INCHES = (4.2, 2.9)
 
 _STYLE: Any = {
@@ -44,12 +44,12 @@ _STYLE: Any = {
 _BLUE, _RED = "#2563a8", "#c0392b"
 _MAX_POINTS = 2000  # more are drawn as one picture
 _MAX_ZONES = 12
-_MIN_ROWS = 5  # a few bars are not thicker than that many
+_MIN_ROWS = 5  # fewer bars are as thick as this many
 _MAX_LABEL = 22
 
 
 class Plot(NamedTuple):
-    """A plot as the address of a picture, and what it shows in words."""
+    """A plot as the URL of a picture, and what it shows in words."""
 
     title: str
     words: str
@@ -83,7 +83,7 @@ def _plot(title: str, words: str, draw: Callable[[Axes], None]) -> Plot:
         draw(axes)
         buffer = BytesIO()
         with catch_warnings():
-            # A browser may have glyphs that are missing here. Few labels of dates are no harm.
+            # The browser may have glyphs that are missing here. A few date labels are enough.
             filterwarnings("ignore", "Glyph|AutoDateLocator", UserWarning)
             figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None})
     return Plot(title, words, f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}")
@@ -116,7 +116,7 @@ def _seconds(axes: Axes, tasks: list[Entry]) -> None:
         _say(axes, "no task has ended yet")
         return
     ended = [task.time for task in tasks if task.seconds is not None]
-    margin = max(60.0, 0.04 * (ended[-1] - ended[0]))  # of a minute at least
+    margin = max(60.0, 0.04 * (ended[-1] - ended[0]))  # at least a minute
     axes.set_xlim(date2num(moment(ended[0] - margin)), date2num(moment(ended[-1] + margin)))
     locator = AutoDateLocator(maxticks=5)
     axes.xaxis.set_major_locator(locator)
@@ -135,7 +135,7 @@ def _seconds_in_words(sums: Sums) -> str:
 def _lifetimes(axes: Axes, sums: Sums) -> None:
     lifetimes = sums.lifetimes
     if not lifetimes:
-        _say(axes, "no clearance that served a page\nwas rejected")
+        _say(axes, "no clearance that brought a page\nwas rejected")
         return
     unit, size = next(
         (unit, size)
@@ -151,7 +151,7 @@ def _lifetimes(axes: Axes, sums: Sums) -> None:
 
 def _lifetimes_in_words(sums: Sums) -> str:
     if not sums.lifetimes:
-        return "no clearance that served a page was rejected"
+        return "no clearance that brought a page was rejected"
     return f"median {duration(median(sums.lifetimes))}, {len(sums.lifetimes):,} rejected"
 
 
@@ -174,7 +174,7 @@ def _class_name(number: int) -> str:
 
 
 def _cost(tasks: list[Entry], price: float | None) -> tuple[str, str, Callable[[Axes], None]]:
-    """Return the plot of what each zone cost: in USD, or in tasks if that is not known."""
+    """Return the plot of the cost of each zone: in USD, or in tasks if that is not known."""
     zones: dict[str, list[Entry]] = defaultdict(list)
     for task in tasks:
         zones[task.zone].append(task)

@@ -1,4 +1,4 @@
-"""What a ledger comes to: for each zone, exit and day, in cells for a terminal or a page."""
+"""The sums of a ledger, by zone, exit and day, in cells for a terminal or a page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.solving.entries import Contents, Entry
 
-#: What stands where nothing is known.
+#: Shown if a value is not known.
 NONE = "-"
 
-#: The headings of the columns behind the first.
+#: The headings of the columns after the first.
 HEADINGS = (
     *("tasks", "solved", "median s", "p95 s", "pages", "pages/task", "lifetime", "points", "USD"),
 )
@@ -35,19 +35,19 @@ KEYS: dict[str, Callable[[Entry], str]] = {
 
 @dataclass(frozen=True)
 class Sums:
-    """The sums of some tasks; *price* is what a task costs whose points are not known."""
+    """The sums of some tasks; *price* is the price of tasks whose points are not known."""
 
     tasks: Sequence[Entry]
     price: float | None = None
 
     @property
     def solved(self) -> int:
-        """How many brought a solution."""
+        """The number of tasks with a solution."""
         return sum(task.outcome == READY for task in self.tasks)
 
     @property
     def seconds(self) -> list[float]:
-        """The seconds of those that brought a solution."""
+        """The seconds of the tasks with a solution."""
         return [
             task.seconds
             for task in self.tasks
@@ -56,28 +56,28 @@ class Sums:
 
     @property
     def pages(self) -> int:
-        """The pages that they brought."""
+        """The pages that the tasks brought."""
         return sum(task.pages for task in self.tasks)
 
     @property
     def lifetimes(self) -> list[float]:
-        """The seconds of the clearances that served a page, and were rejected."""
+        """The lifetimes, in seconds, of clearances that brought a page and were rejected."""
         return [task.lifetime for task in self.tasks if task.lifetime is not None and task.pages]
 
     @property
     def points(self) -> float | None:
-        """What they cost, as far as that is known; None if it is not."""
+        """The known cost of the tasks; None if no cost is known."""
         known = [self.price if task.points is None else task.points for task in self.tasks]
         prices = [price for price in known if price is not None]
         return sum(prices) if prices else None
 
     @property
     def is_cost_complete(self) -> bool:
-        """Whether the cost of each is known."""
+        """Whether the cost of each task is known."""
         return self.price is not None or all(task.points is not None for task in self.tasks)
 
     def cells(self) -> tuple[str, ...]:
-        """Return what stands below ``HEADINGS``."""
+        """Return the cells below ``HEADINGS``."""
         count, seconds, points = len(self.tasks), self.seconds, self.points
         least = "" if self.is_cost_complete else "≥ "
         return (
@@ -96,9 +96,9 @@ class Sums:
 def table(
     contents: Contents, heading: str, rows: int, price: float | None
 ) -> list[tuple[str, ...]]:
-    """Return the rows of a table, the ones with the most tasks first, days in order.
+    """Return the rows of a table: days in order, others with the most tasks first.
 
-    After so many *rows* the others are summed up; 0 means all.
+    After *rows* rows, the others are summed up; 0 means all rows.
     """
     groups: dict[str, list[Entry]] = defaultdict(list)
     for task in contents.tasks:
@@ -117,7 +117,7 @@ def table(
 
 
 def summary(contents: Contents, price: float | None) -> list[str]:
-    """Return what all tasks come to, in lines."""
+    """Return the sums of all tasks, in lines."""
     sums = Sums(contents.tasks, price)
     count = len(sums.tasks)
     first, last = (moment(task.time) for task in (sums.tasks[0], sums.tasks[-1]))
@@ -135,7 +135,7 @@ def summary(contents: Contents, price: float | None) -> list[str]:
         lines.append(f"Not solved: {_counted(failed)}")
     if contents.other_pages:
         lines.append(
-            f"{contents.other_pages:,} more pages came by clearances whose tasks are not in this"
+            f"{contents.other_pages:,} more pages came from clearances whose tasks are not in this"
             " ledger"
         )
     if contents.unreadable:
@@ -144,12 +144,12 @@ def summary(contents: Contents, price: float | None) -> list[str]:
 
 
 def moment(time: float) -> datetime:
-    """Return seconds since 1970 as a moment, in UTC."""
+    """Return seconds since 1970 as a datetime in UTC."""
     return datetime.fromtimestamp(time, timezone.utc)
 
 
 def p95(values: list[float]) -> float:
-    """Return the value below which 95 of 100 are."""
+    """Return the 95th percentile."""
     return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
 
 

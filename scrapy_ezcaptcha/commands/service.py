@@ -1,4 +1,4 @@
-"""What the actions that call the service have in common."""
+"""What actions that call the service have in common."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 def config_with_key(settings: BaseSettings) -> Config:
-    """Return the settings, checked.
+    """Return the checked settings.
 
     Raises:
-        ConfigurationError: one is unusable, or there is no key.
+        ConfigurationError: a setting is unusable, or there is no key.
     """
     config = Config.from_settings(settings)
     if not config.client_key:
@@ -34,7 +34,7 @@ def with_client(
     config: Config,
     use: Callable[[EzCaptchaClient], Coroutine[Any, Any, T]],
 ) -> T:
-    """Return what *use* makes of a client of the service."""
+    """Return the result of *use* with a client of the service."""
 
     async def main() -> T:
         client = EzCaptchaClient.from_config(config)

@@ -1,4 +1,4 @@
-"""``scrapy ezcaptcha solve URL``: one solve by hand."""
+"""``scrapy ezcaptcha solve URL``: has one challenge solved."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ HIDDEN = "<hidden>"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take a page, a proxy, and how to print what comes back."""
+    """Add the page, the proxy, and how to print the solution."""
     parser.add_argument("url", metavar="URL", help="the challenged page")
     parser.add_argument(
         "--proxy",
         metavar="URL",
-        help="http://user:password@host:port; by default the one that a crawl would use",
+        help="http://user:password@host:port; default: the proxy that a crawl would use",
     )
     parser.add_argument(
-        "--rq-data", metavar="JSON", help="for a page that must be fetched by POST: its form"
+        "--rq-data", metavar="JSON", help="for a page that must be requested by POST: its form"
     )
     parser.add_argument(
         "--format", choices=("json", "curl", "scrapy"), default="json", help="default: json"
@@ -51,12 +51,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--show-secrets",
         action="store_true",
-        help="print cookies and the proxy's password as they are; without it they are hidden",
+        help="print cookies and the proxy's password, which are hidden otherwise",
     )
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
-    """Print the solution; 1 if there is none, or if it has no clearance."""
+    """Print the solution; return 1 if there is no solution, or if it has no clearance."""
     console = stderr()
     config = config_with_key(settings)
     try:
@@ -64,7 +64,7 @@ def run(settings: BaseSettings, options: Namespace) -> int:
         task = CloudFlare5STask(options.url, exit.url, _rq_data(options.rq_data))
         solution = with_client(settings, config, lambda client: _solve(client, task, console))
     except EzCaptchaError as error:
-        paid = f" (task {error.task_id} was created, and paid for)" if error.task_id else ""
+        paid = f" (task {error.task_id} was created and paid for)" if error.task_id else ""
         console.print(f"Not solved: {error}{paid}", style="red")
         return 1
     except Interrupted:
@@ -79,7 +79,7 @@ def run(settings: BaseSettings, options: Namespace) -> int:
         console.print("Cookies and the proxy's password are hidden; --show-secrets prints them.")
     stdout().print(formats[options.format](options.url, solution, cookies, proxy))
     if lack := lacks_for_clearance(solution):
-        text = f"No clearance came: {lack}. The task is paid for, but a replay is challenged again."
+        text = f"No clearance: {lack}. The task is paid for, but a replay is challenged again."
         console.print(text, style="red")
         return 1
     return 0
@@ -93,14 +93,14 @@ async def _solve(client: EzCaptchaClient, task: CloudFlare5STask, console: Conso
         shown = progress.add_task("creating the task", total=None)
 
         def created(task_id: str) -> None:
-            console.print(f"Task {task_id} is created, and paid for.")
+            console.print(f"Task {task_id} is created and paid for.")
             progress.update(shown, description="waiting for the solution (10 to 80 s)")
 
         return await client.solve(task, on_created=created)
 
 
 def _exit(settings: BaseSettings, config: Config, options: Namespace) -> Exit:
-    """Return the exit through which a crawl would have the page solved."""
+    """Return the exit through which a crawl would solve the page."""
     if not options.url.startswith(("http://", "https://")):
         raise GivenUp("INVALID_URL", "the URL must begin with http:// or https://")
     targets = Targets(config, settings)
@@ -159,7 +159,7 @@ def as_scrapy(url: str, solution: Solution, cookies: Mapping[str, str], proxy: s
 
 
 def _replayed_headers(solution: Solution) -> dict[str, str]:
-    """Return the headers to send; whoever sends them knows what encodings it reads."""
+    """Return the headers to send; ``Accept-Encoding`` depends on the client."""
     return {
         name: value
         for name, value in solution.headers.items()

@@ -1,4 +1,4 @@
-"""Does a proxy open a tunnel to a site, and how soon?"""
+"""Checks whether proxies open a tunnel to a site, and how long that takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.exit import Exit
 
-#: So many proxies are tried at once, each for so many seconds at most.
+#: The number of proxies that are tried at the same time, and the seconds for each.
 MAX_AT_ONCE = 32
 TIMEOUT = 10.0
 
@@ -27,7 +27,7 @@ _SOCKS_REPLIES |= {5: "refused by the site", 6: "expired", 7: "not supported", 8
 
 @dataclass(frozen=True)
 class Answer:
-    """What a proxy answered. ``is_refused`` is True if it wants other credentials."""
+    """What a proxy answered. ``is_refused`` is True if it refuses the credentials."""
 
     text: str
     seconds: float
@@ -44,9 +44,9 @@ class _NoTunnel(Exception):
 def try_tunnels(
     exits: Sequence[Exit], host: str, port: int, *, encoding: str, timeout: float = TIMEOUT
 ) -> Iterator[Answer]:
-    """Return the answer of each of *exits*, in that order, as soon as it is there.
+    """Yield the answer of each of *exits*, in their order.
 
-    *encoding* is that of user names and passwords. Uses an event loop of its own.
+    *encoding* is for user names and passwords. This uses its own event loop.
     """
     loop = asyncio.new_event_loop()
     slots = asyncio.Semaphore(MAX_AT_ONCE)
@@ -92,15 +92,15 @@ def _in_words(error: Exception) -> str:
         return "connection closed"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return "no answer of a proxy"
+    return "not the answer of a proxy"
 
 
 async def _open_tunnel(exit: Exit, host: str, port: int, encoding: str) -> str:
-    """Return the answer of a proxy that opens the tunnel; raise _NoTunnel with another one."""
+    """Return the answer of a proxy that opens the tunnel; raise _NoTunnel for other answers."""
     tls = None
     if exit.scheme == "https":
         tls = ssl.create_default_context()
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # as Scrapy by default
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # Scrapy's default
     reader, writer = await asyncio.open_connection(exit.host, exit.port, limit=_MAX_BYTES, ssl=tls)
     try:
         speak = _socks if exit.scheme == "socks5" else _connect
@@ -120,7 +120,7 @@ async def _connect(
         raise EOFError
     version, _, rest = line.partition(b" ")
     if not version.startswith(b"HTTP/"):
-        raise ValueError("no HTTP")
+        raise ValueError("not HTTP")
     status = int(rest[:3])
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
     text = f"{status} {phrase}".strip()

@@ -1,1 +1,1 @@
-"""What has to do with Scrapy: targets, waiting requests, proxies, the HTTP cache."""
+"""Everything around Scrapy's crawl: targets, waiting requests, proxies, the HTTP cache."""

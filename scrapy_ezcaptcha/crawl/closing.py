@@ -1,4 +1,4 @@
-"""Closes the crawl at a limit, but not before what is paid for is served."""
+"""Closes the crawl at a limit, after the pages that are already paid for have arrived."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ClosingAtLimit:
-    """Closes the crawl, by the settings, once no request is on its way again and not *is_busy*."""
+    """Closes the crawl, if set, when no replay is on its way and *is_busy* returns False."""
 
     def __init__(self, config: Config, engine: Engine, is_busy: Callable[[], bool]) -> None:
         self._is_on = config.close_spider_on_limit
@@ -30,16 +30,16 @@ class ClosingAtLimit:
         self._is_reached = self._is_on
 
     def sent_again(self) -> None:
-        """Note that a challenged request goes to the scheduler once more."""
+        """Note that a challenged request goes back to the scheduler."""
         self._on_their_way += 1
 
     def came_back(self, request: Request) -> None:
-        """Note that *request* has a response, or failed."""
+        """Note that *request* has a response or failed."""
         if has_memo(request) and self._on_their_way:
             self._on_their_way -= 1
 
     def close_if_served(self) -> None:
-        """Close the crawl if the limit is reached and nothing that is paid for is missing."""
+        """Close the crawl if the limit is reached and all paid pages have arrived."""
         if self._is_reached and not self._on_their_way and not self._is_busy():
             self._is_reached = False
             self._engine.close_spider("ezcaptcha_limit")

@@ -1,7 +1,7 @@
-"""What this package needs of Scrapy's engine and downloader without a public name.
+"""What this package needs from Scrapy's engine and downloader that has no public name.
 
-The only file that names Scrapy's internals. Where this Scrapy does not have one of them, one
-warning says what that means, and everything that works without it goes on.
+Only this file uses Scrapy's internals. If this Scrapy lacks one of them, one warning says what
+that means, and everything that works without it continues.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Engine:
         self._crawler = crawler
         self._log = log
         self._missing: set[str] = set()
-        self._last: set[Any] = set()  # what is active in slots that are taken last
-        self._takes_none = False  # because the scheduler has only requests that are held back
+        self._last: set[Any] = set()  # counted as active in slots that are taken last
+        self._takes_none = False  # the scheduler has only requests that are held back
 
     def is_closing(self) -> bool:
-        """Whether the crawl has begun to close; Scrapy sends no signal for that."""
+        """Whether the crawl has begun to close, for which Scrapy sends no signal."""
         engine: Any = self._crawler.engine
         if engine is None or not engine.running:
             return True
@@ -43,8 +43,8 @@ class Engine:
         except AttributeError:
             self._say_missing(
                 "closing",
-                "does not tell when a spider closes; requests that wait for a solve then wait to"
-                " its end, except after Ctrl-C",
+                "does not tell when a spider closes, so requests then wait until their solve ends,"
+                " except after Ctrl-C",
             )
             return False
 
@@ -71,8 +71,8 @@ class Engine:
         except AttributeError:
             self._say_missing(
                 "download",
-                "does not tell when a request is sent; clearances are put on before the delay of"
-                " the request's site, and more of them will have expired",
+                "does not tell when a request is sent, so a clearance is put on before the delay"
+                " of the site, and may expire in between",
             )
             connect = self._crawler.signals.connect
             connect(before, signals.request_reached_downloader)
@@ -104,22 +104,22 @@ class Engine:
         return key
 
     def room_in(self, key: str) -> int:
-        """Return how many more requests the download slot *key* would take; 1 if it is unused."""
+        """Return how many more requests the download slot *key* can take; 1 if it is unused."""
         slot = self._downloader.slots.get(key)
         return 1 if slot is None else slot.concurrency - len(slot.active)
 
     def room(self) -> int:
-        """Return how many more requests the downloader would take in all."""
+        """Return how many more requests the downloader can take in total."""
         limit: int = self._downloader.total_concurrency
         return limit - len(self._downloader.active) if limit > 0 else _NO_LIMIT
 
     def count_in_slots(self) -> int:
-        """Return how many requests are in download slots; others wait in middlewares."""
+        """Return how many requests are in download slots; the others wait in middlewares."""
         slots = self._downloader.slots.values()
         return sum(len(slot.active) for slot in slots if slot.active is not self._last)
 
     def is_active(self, request: Request) -> bool:
-        """Whether the downloader and its middlewares still work on *request*."""
+        """Whether *request* is still in the downloader or its middlewares."""
         return request in self._downloader.active
 
     def is_in_slot(self, request: Request) -> bool:
@@ -131,7 +131,7 @@ class Engine:
     def outside_concurrency(self, request: Request) -> Iterator[str | None]:
         """Raise the total concurrency by one, and count *request* as active in its slot.
 
-        The value is the key of that slot; None if this is not possible, and nothing was changed.
+        The value is the key of that slot, or None if this is not possible and nothing changed.
         """
         slot = self._slot_of(request)
         if slot is None:
@@ -150,22 +150,22 @@ class Engine:
             downloader.total_concurrency -= raised
 
     def concurrency(self) -> int:
-        """Return how many requests the downloader takes at once, those that wait among them.
+        """Return how many requests the downloader takes at a time, including those that wait.
 
-        0: there is no limit.
+        0 means no limit.
         """
         limit: int = self._downloader.total_concurrency
         return limit
 
     def can_take_last(self, request: Request) -> bool:
-        """Whether :meth:`take_last` is possible; *request* is one that is to be taken last."""
+        """Whether :meth:`take_last` is possible for *request*."""
         return self._slot_of(request) is not None
 
     def take_last(self, key: str) -> None:
-        """Have the scheduler take requests of the slot *key* last.
+        """Make the scheduler take requests of the slot *key* last.
 
-        A downloader-aware queue takes requests of the slot with the fewest active requests, so
-        these slots have more of them than there can be in any other.
+        A downloader-aware queue takes requests of the slot with the fewest active requests. So
+        these slots get more of them than any other slot can have.
         """
         while len(self._last) <= self.concurrency():
             self._last.add(object())
@@ -173,7 +173,7 @@ class Engine:
         slot.active = self._last
 
     def take_in_turn(self, key: str) -> None:
-        """Have the scheduler take requests of the slot *key* like those of any slot."""
+        """Make the scheduler take requests of the slot *key* like those of any slot."""
         self._takes_none = False
         slot = self._downloader.slots.pop(key, None)
         if slot is not None:
@@ -181,10 +181,10 @@ class Engine:
             self._wake()
 
     def hold_back(self, is_held: Callable[[Request], bool]) -> None:
-        """Leave requests that are to be taken last, by *is_held*, in the scheduler.
+        """Keep requests that are taken last in the scheduler, if *is_held* returns True.
 
-        Once the scheduler has no others, nothing is taken until one comes, or those of a slot
-        are taken in turn again.
+        When the scheduler has no other requests, nothing is taken until a new one arrives, or
+        until those of a slot are taken in turn again.
         """
         engine: Any = self._crawler.engine
         try:
@@ -193,8 +193,8 @@ class Engine:
         except AttributeError:
             self._say_missing(
                 "scheduler",
-                "does not let requests be held back in the scheduler; while more requests wait"
-                " than EZCAPTCHA_MAX_WAITING, other sites will be slower",
+                "does not let requests be held back in the scheduler, so other sites are slower"
+                " while more requests wait than EZCAPTCHA_MAX_WAITING allows",
             )
             return
 
@@ -210,7 +210,7 @@ class Engine:
             self._takes_none = self._takes_none and is_held(request)
 
         scheduler.next_request = next_request
-        self._scheduled = scheduled  # signals are sent only to what somebody holds
+        self._scheduled = scheduled  # signals keep only weak references to receivers
         self._crawler.signals.connect(scheduled, signals.request_scheduled)
 
     def _slot_of(self, request: Request) -> tuple[str, set[Request]] | None:
@@ -224,13 +224,13 @@ class Engine:
             pass
         self._say_missing(
             "slots",
-            "does not let requests wait outside the concurrency count; other sites will be slower"
+            "does not let requests wait outside the concurrency count, so other sites are slower"
             " while challenges are solved",
         )
         return None
 
     def _wake(self) -> None:
-        """Have the engine look for more requests now, not at its next heartbeat."""
+        """Make the engine look for more requests now, not at its next heartbeat."""
         try:
             slot = self._crawler.engine._slot
             if slot is not None:

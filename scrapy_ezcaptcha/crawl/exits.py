@@ -1,4 +1,4 @@
-"""By which exit of the pool does a request leave, and what became of it there?"""
+"""Which exit of the pool does a request use, and did the request succeed there?"""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 _UNAUTHORIZED = 407
 
-# By class names: those of scrapy.exceptions are newer than the oldest Scrapy that is supported.
+# By class names, because the oldest supported Scrapy does not have all of these exceptions.
 _REFUSED = frozenset({"DownloadConnectionRefusedError", "CannotResolveHostError", "DNSLookupError"})
 _TIMEOUT = "DownloadTimeoutError"
-_TOO_LONG = "took longer than"  # Scrapy's text where DOWNLOAD_TIMEOUT is over
+_TOO_LONG = "took longer than"  # Scrapy's text after DOWNLOAD_TIMEOUT
 _LOST = (twisted_errors.ConnectionLost, twisted_errors.ConnectionDone)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How a request failed: because of the exit for *sure*, or of the exit or the site.
+    """How a request failed; *is_sure* if the reason is the exit, and not perhaps the site.
 
-    *is_lost*: several such failures are needed. *is_sent_on*: the request goes on by the pool,
-    also if the exit is not benched.
+    *is_lost*: only several such failures bench the exit. *is_sent_on*: the request continues
+    through the pool, even if the exit is not benched.
     """
 
     why: str
@@ -55,15 +55,15 @@ class Failure:
 
 
 class Solves(Protocol):
-    """What the broker tells of solves under way."""
+    """What the broker tells about solves in progress."""
 
     @property
     def flights(self) -> Any:
-        """Contains the place of each solve."""
+        """A container with the place of each solve."""
         ...
 
     def leave(self, exit: Exit) -> None:
-        """Have all who wait for a solve through *exit* go on by another exit."""
+        """Make all requests that wait for a solve through *exit* use another exit."""
         ...
 
 
@@ -71,8 +71,8 @@ class Solves(Protocol):
 class PoolExits:
     """Gives requests their exits, and benches exits that fail.
 
-    ``clock`` returns the seconds of a clock that never goes back. Who waits for a solve
-    by an exit that is not used for now is told by the broker.
+    ``clock`` returns the seconds of a monotonic clock. If an exit is benched, the broker tells
+    the requests that wait for a solve through it.
     """
 
     pool: Pool
@@ -98,7 +98,7 @@ class PoolExits:
         log: logging.LoggerAdapter[Any],
         clock: Callable[[], float],
     ) -> PoolExits | None:
-        """Return what gives the exits of the settings; None without a pool."""
+        """Return the exits of the settings; None if there is no pool."""
         if not config.proxies:
             return None
         pool, benches = Pool.from_config(config), SharedBenches(sharing)
@@ -106,12 +106,12 @@ class PoolExits:
         return cls(pool, targets, known, benches, stats, log, clock, get_broker, limit)
 
     def __post_init__(self) -> None:
-        self._is_said = False  # that all are benched, since one worked
+        self._is_said = False  # that all are benched; reset when one works
 
     async def assign(self, request: Request) -> bool:
-        """Have *request* leave by the exit that its zone uses; False if the pool is not for it.
+        """Give *request* the exit that its zone uses; return False if the pool is not for it.
 
-        Raises NoExitLeft if all are benched.
+        Raises NoExitLeft if all exits are benched.
         """
         if not self.targets.leaves_by_pool(request):
             return False
@@ -132,9 +132,9 @@ class PoolExits:
         return True
 
     def can_leave(self, target: Target) -> bool:
-        """Whether the pool chose the exit of *target*, which is benched now.
+        """Whether the pool chose the exit of *target*, and it is benched now.
 
-        Raises NoExitLeft if all are benched.
+        Raises NoExitLeft if all exits are benched.
         """
         zone, exit = target.place
         if target.request.meta.get(POOL_KEY) != exit.label:
@@ -147,21 +147,21 @@ class PoolExits:
         return self.pool.can_leave(exit, zone, now)
 
     def check_zone(self, target: Target) -> None:
-        """Raise GivenUp if a further task for the zone of *target* would be of no use either.
+        """Raise GivenUp if another task for the zone of *target* would be useless too.
 
-        So it is where a clearance by its exit was of no use to the zone, or by as many exits as
-        EZCAPTCHA_BREAKER_FAILURES says.
+        This is so if a clearance of its exit was useless for the zone, or if clearances of
+        EZCAPTCHA_BREAKER_FAILURES exits were.
         """
         zone, exit = target.place
         benched = self.pool.useless_for(zone, self.clock())
         if exit in benched or len(benched) >= self.max_useless:
             raise GivenUp(
                 "ZONE_GIVEN_UP",
-                f"{zone} is given up for now, by {len(benched)} proxies of the pool",
+                f"{zone} is given up for now, through {len(benched)} proxies of the pool",
             )
 
     def has_failed(self, request: Request, outcome: Response | Exception) -> bool:
-        """Note what became of *request*; True if its exit failed, or perhaps did."""
+        """Note the *outcome* of *request*; return True if its exit failed, or may have failed."""
         if isinstance(outcome, Exception):
             return self._got_exception(request, outcome)
         return self._got_response(request, outcome)
@@ -192,16 +192,16 @@ class PoolExits:
 
     def solve_failed(self, exit: Exit, why: str) -> None:
         """Note that the service could not use *exit*."""
-        self._bench(exit, f"the service reports it: {why}")
+        self._bench(exit, f"the service reports that it failed: {why}")
 
     def useless(self, place: Place, path: str | None = None) -> None:
-        """Note that a clearance for *place* was of no use, to one *path* alone if that is given."""
+        """Note that a clearance for *place*, or for one *path* of it, was useless."""
         zone, exit = place
         if path is None:
             self._bench(exit, "its clearance was rejected at once", zone=zone, is_useless=True)
 
     def benched_elsewhere(self, place: Place, seconds: float) -> None:
-        """Note that another process does not use the exit of *place* for so many seconds."""
+        """Note that another process does not use the exit of *place* for *seconds*."""
         exit = place[1]
         if self.pool.benched_elsewhere(exit, self.clock(), seconds):
             self.log.info(
@@ -222,7 +222,7 @@ class PoolExits:
         return failure.is_sent_on or self.pool.is_benched(choice.exit, self.clock())
 
     def _has_clearance(self, place: Place) -> bool:
-        """Whether there is a clearance for *place*, or there will be one soon."""
+        """Whether there is a clearance for *place*, or a solve for it is in progress."""
         return bool(self.known.records(place)) or place in self.get_broker().flights
 
     def _bench(
@@ -254,10 +254,10 @@ class PoolExits:
 
 
 def failure_of(exception: Exception) -> Failure | None:
-    """Return what *exception* says of the exit; None if that is not its fault.
+    """Return what *exception* says about the exit; None if the exit is not the reason.
 
-    An error of TLS in a tunnel is the site's fault. A download that takes too long may be: Scrapy
-    does not notice that a proxy does not answer a CONNECT, or drops it.
+    The site is the reason for a TLS error in a tunnel. It may be the reason for a timeout, too:
+    Scrapy does not notice if a proxy does not answer a CONNECT, or drops it.
     """
     causes = [exception, exception.__cause__]
     names = {base.__name__ for cause in causes for base in type(cause).__mro__}

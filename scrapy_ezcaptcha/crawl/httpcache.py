@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 def keep_challenges_out(crawler: Crawler, is_in_scope: Callable[[Request], bool]) -> None:
     """Wrap the policy of the HTTP cache of *crawler*, if it has one.
 
-    Only requests for which *is_in_scope* is true are concerned.
+    This affects only requests for which *is_in_scope* returns True.
     """
     cache: Any = crawler.get_downloader_middleware(HttpCacheMiddleware)
     if cache is None:
         return
-    # The cache stands nearer to the network than decompression. What is decoded here is
-    # counted where it is decoded for the spider.
+    # The cache is closer to the network than decompression. What is decoded here is counted when it
+    # is decoded for the spider.
     decoder: Any = copy(crawler.get_downloader_middleware(HttpCompressionMiddleware))
     if decoder is not None:
         decoder.stats = None
@@ -40,7 +40,7 @@ def keep_challenges_out(crawler: Crawler, is_in_scope: Callable[[Request], bool]
 
 
 class PolicyWithoutChallenges:
-    """A cache policy that treats unwanted responses as if they were not there."""
+    """A cache policy that ignores unwanted responses."""
 
     def __init__(self, policy: Any, is_unwanted: Callable[[Request, Response], bool]) -> None:
         self._policy = policy
@@ -55,14 +55,14 @@ class PolicyWithoutChallenges:
         return not is_unwanted and self._policy.should_cache_response(response, request)
 
     def is_cached_response_fresh(self, cachedresponse: Response, request: Request) -> bool:
-        """Whether what is stored may be served without asking the site."""
+        """Whether a stored response may be served without asking the site."""
         is_unwanted = self._is_unwanted(request, cachedresponse)
         return not is_unwanted and self._policy.is_cached_response_fresh(cachedresponse, request)
 
     def is_cached_response_valid(
         self, cachedresponse: Response, response: Response, request: Request
     ) -> bool:
-        """Whether what is stored may be served after the site was asked."""
+        """Whether a stored response may be served after asking the site."""
         if self._is_unwanted(request, cachedresponse):
             return False
         return bool(self._policy.is_cached_response_valid(cachedresponse, response, request))
@@ -75,5 +75,5 @@ def _is_challenge(request: Request, response: Response, decoder: Any) -> bool:
         return False
     try:
         return is_challenge(decoder.process_response(request, response.copy()))
-    except IgnoreRequest:  # too large for Scrapy, and no challenge
+    except IgnoreRequest:  # too large for Scrapy, so not a challenge
         return False

@@ -1,16 +1,17 @@
 """With JOBDIR, waiting requests are on disk too, in case the process is killed.
 
-A request that waits has left the scheduler's queue, and more requests may wait than Scrapy
-alone has in flight. The journal has each of them from when it begins to wait until it reaches
-the downloader. The next run sends what a killed run left there.
+A waiting request has left the scheduler's queue, and more requests can wait than Scrapy alone
+has in flight. The journal contains each request from the time when it begins to wait until it
+reaches the downloader. The next run sends the requests that a killed run left there.
 
-A request that cannot be restored, because its callback has another name now, stays in the file
-until a later run can restore it.
+If a request cannot be restored, because its callback was renamed, it stays in the file until a
+later run can restore it.
 
-The journal never stops a crawl. A file that is no journal is renamed, and a new one begun. If a
-call fails, as on a full disk, the crawl goes on without a journal. The file is then removed,
-because the next run would send again what has been answered since; this also makes room for
-Scrapy's own queue. If requests are in it that could not be restored, it is renamed instead.
+The journal never stops a crawl. If the file is not a journal, it is renamed, and a new one is
+created. If a call fails, for example because the disk is full, the crawl continues without a
+journal. The file is then removed, because the next run would send its requests again; this also
+makes room for Scrapy's own queue. If it contains requests that could not be restored, it is
+renamed instead.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "ezcaptcha-waiting.sqlite"
 
 _COLUMNS = ["ticket", "request"]
-_PARTS = ("", "-wal", "-shm")  # a database of SQLite is up to three files
+_PARTS = ("", "-wal", "-shm")  # an SQLite database has up to three files
 _MAX_NAMED = 10
 _REMOVE_IT = "remove it before the next run, which would send requests again"
 
 
 class Journal:
-    """The waiting requests of *spider*, in a file of the folder *folder*.
+    """The waiting requests of *spider*, in a file in *folder*.
 
-    Raises OSError or sqlite3.Error if the file cannot be opened. The file then stays as it is,
-    and the next run that can open it sends what is in it.
+    Raises OSError or sqlite3.Error if the file cannot be opened. The file then does not change, and
+    the next run that can open it sends its requests.
     """
 
     def __init__(self, folder: Path, spider: Spider) -> None:
         self._spider = spider
         self._path = folder / FILE_NAME
-        self._file: sqlite3.Connection | None = None  # None once a call has failed
+        self._file: sqlite3.Connection | None = None  # None after a call has failed
         try:
             self._file = _opened(self._path)
         except _Broken as error:
@@ -64,23 +65,23 @@ class Journal:
             self._warn("%s is broken (%s); it is now %s", FILE_NAME, error, aside.name)
             self._file = _opened(self._path)
         self._restored: list[int] = []  # the rows of requests that left_behind returned
-        # Rows up to this one are of former runs, and not sent yet.
+        # Rows up to this one are from earlier runs, and not sent yet.
         self._kept: int = self._file.execute("SELECT max(rowid) FROM waiting").fetchone()[0] or 0
 
     @classmethod
     def of(cls, crawler: Crawler, log: logging.LoggerAdapter[Any]) -> Journal | None:
-        """Return the journal of *crawler*; None if that keeps nothing on disk, or cannot."""
+        """Return the journal of *crawler*; None without JOBDIR, or if it cannot be opened."""
         folder, spider = job_dir(crawler.settings), crawler.spider
         if not folder or spider is None:
             return None
         try:
             return cls(Path(folder), spider)
         except (OSError, sqlite3.Error) as error:
-            log.warning("%s cannot be opened (%s); going on without it", FILE_NAME, error)
+            log.warning("%s cannot be opened (%s); continuing without it", FILE_NAME, error)
             return None
 
     def add(self, request: Request) -> None:
-        """Note that *request* waits; one that cannot be pickled is left out, as Scrapy does."""
+        """Note that *request* waits; skip it if it cannot be pickled, as Scrapy does."""
         if self._file is None:
             return
         memo = Memo.on(request)
@@ -99,9 +100,9 @@ class Journal:
             self._execute("DELETE FROM waiting WHERE ticket = ?", ticket)
 
     def left_behind(self) -> list[Request]:
-        """Return the requests that waited when a former crawl was killed.
+        """Return the requests that waited when an earlier crawl was killed.
 
-        One warning names those that cannot be restored.
+        Logs one warning with the requests that cannot be restored.
         """
         requests, failures = [], []
         rows = self._execute("SELECT rowid, request FROM waiting ORDER BY rowid")
@@ -133,7 +134,7 @@ class Journal:
         return requests
 
     def clear(self) -> None:
-        """Forget those that were left behind and restored: the scheduler has them."""
+        """Forget the requests that were restored, because the scheduler has them now."""
         self._execute("BEGIN")
         for row in self._restored:
             self._execute("DELETE FROM waiting WHERE rowid = ?", row)
@@ -141,7 +142,7 @@ class Journal:
         self._restored = []
 
     def close(self) -> None:
-        """Remove the file: no request waits any more. Those of former runs stay in it."""
+        """Remove the file, because no request waits; keep it for requests of earlier runs."""
         self._execute("DELETE FROM waiting WHERE rowid > ?", self._kept)
         if self._file is None:
             return
@@ -154,7 +155,7 @@ class Journal:
                 self._warn("%s cannot be removed (%s); %s", FILE_NAME, error, _REMOVE_IT)
 
     def _execute(self, statement: str, *values: Any) -> list[Any]:
-        """Return the rows of *statement*; none, and go on without a journal, if it fails."""
+        """Return the rows of *statement*; if it fails, return none, and stop the journal."""
         if self._file is None:
             return []
         try:
@@ -164,7 +165,7 @@ class Journal:
             return []
 
     def _go_on_without(self, error: sqlite3.Error) -> None:
-        """Keep nothing on disk from now on, and leave nothing that the next run would send."""
+        """Write nothing more, and leave nothing that the next run would send again."""
         assert self._file is not None
         self._file.close()
         self._file = None
@@ -177,7 +178,7 @@ class Journal:
         except OSError:
             then = _REMOVE_IT
         self._warn(
-            "%s fails (%s); going on without it: requests that wait are lost if this run is"
+            "%s fails (%s); continuing without it: requests that wait are lost if this run is"
             " killed; %s",
             FILE_NAME,
             error,
@@ -189,14 +190,14 @@ class Journal:
 
 
 class _Broken(Exception):
-    """The file is no journal."""
+    """The file is not a journal."""
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """Open the journal *path*, which is created if need be.
+    """Open the journal *path*; create it if needed.
 
-    Raises _Broken if something else is there, OSError or another sqlite3.Error if it cannot be
-    opened at all.
+    Raises _Broken if the file is not a journal, and OSError or another sqlite3.Error if it cannot
+    be opened.
     """
     try:
         file = open_private(path)  # requests may carry cookies and passwords
@@ -205,7 +206,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         except Exception:
             file.close()
             raise
-    except sqlite3.OperationalError:  # locked, full: the file is not to blame
+    except sqlite3.OperationalError:  # locked or full: the file itself is fine
         raise
     except sqlite3.DatabaseError as error:
         raise _Broken(str(error)) from None
@@ -213,7 +214,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(file: sqlite3.Connection) -> None:
-    # A killed process loses nothing of what it wrote; only a machine without power would.
+    # A killed process loses nothing that it wrote; only a power failure can lose something.
     file.execute("PRAGMA synchronous = OFF")
     ((verdict,),) = file.execute("PRAGMA integrity_check(1)").fetchall()
     if verdict != "ok":
@@ -225,7 +226,7 @@ def _prepare(file: sqlite3.Connection) -> None:
 
 
 def _restored(record: bytes, spider: Spider) -> Request | str:
-    """Return the request of *record*, or its URL and why it cannot be restored."""
+    """Return the request of *record*, or its URL and the reason why it cannot be restored."""
     url = shown = "a request"
     try:
         fields = pickle.loads(record)  # noqa: S301  (as Scrapy's own queue beside it)
@@ -238,7 +239,7 @@ def _restored(record: bytes, spider: Spider) -> Request | str:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename the database *path*, and return its new path, which was free."""
+    """Rename the database *path* to a free name, and return its new path."""
     aside = first = _part(path, ".broken")
     numbers = count(2)
     while any(_part(aside, part).exists() for part in _PARTS):
@@ -262,8 +263,8 @@ def _part(path: Path, part: str) -> Path:
 def remove_empty_files(settings: BaseSettings, log: logging.LoggerAdapter[Any]) -> None:
     """Remove files that a killed crawl left empty in Scrapy's own queue in JOBDIR.
 
-    That queue writes its files in place, and Scrapy cannot open a job with an empty one.
-    Replays make such moments more frequent. Call this before the scheduler opens.
+    That queue writes its files in place, and Scrapy cannot open a job with an empty one. Replays
+    make this more likely. Must be called before the scheduler opens.
     """
     folder = job_dir(settings)
     if folder is None:

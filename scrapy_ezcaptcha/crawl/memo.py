@@ -1,4 +1,4 @@
-"""What is remembered on a request itself, because it may go to disk and come back."""
+"""What is remembered in the meta of a request, because the request may go to disk and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scrapy_ezcaptcha.clearances.record import Location, Seen
 if TYPE_CHECKING:
     from scrapy import Request
 
-_KEY = "_ezcaptcha"  # one underscore key, because spiders copy response.meta
+_KEY = "_ezcaptcha"  # a single key, because spiders copy response.meta
 
 # Like Scrapy's urlparse_cached: each hook asks, and the URL of a request never changes.
 _locations: WeakKeyDictionary[Request, Location] = WeakKeyDictionary()
@@ -24,30 +24,30 @@ _MAX_PUT_OFF = 3  # a request that is challenged is put off so often at most
 
 @dataclass(frozen=True)
 class Memo:
-    """What is remembered on a request that waits, or is sent again."""
+    """What is remembered about a request that waits or is sent again."""
 
     zone: str  # where it was challenged
-    attempts: int = 0  # solves in a row that were of no use to it
+    attempts: int = 0  # useless solves in a row
     solves: int = 0  # all solves that it waited for
-    clearance: str | None = None  # the id of the clearance that the last of these brought
+    clearance: str | None = None  # the id of the clearance of the last solve
     run: str | None = None  # the run of the crawl that wrote this
-    store: str | None = None  # where that run keeps clearances, if others use that store too
+    store: str | None = None  # the store of that run, if others can use it too
     is_put_back: bool = False  # whether that run put the request back into the queue at its end
     dont_filter: bool = False  # what the spider set; a replay must pass the duplicate filter once
     ticket: str | None = None  # the request's number in the journal of waiting requests
-    seen: Seen | None = None  # what was known of its clearance when it was challenged
-    resent: int = 0  # how often it was sent again without a further solve
-    page: str | None = None  # the task that was bought for it, and whose page may answer it
-    given_up: str | None = None  # the URL for which it was given up; a copy for another is new
+    seen: Seen | None = None  # what was known about its clearance when it was challenged
+    resent: int = 0  # how often it was sent again without another solve
+    page: str | None = None  # the task that was created for it, whose page can answer it
+    given_up: str | None = None  # the URL when it was given up; a copy with another URL is new
     slot: str | None = None  # the download slot of a request that is put off
     priority: int = 0  # its own priority, while it is put off
-    put_off: int = 0  # how often it was challenged, and put off
-    moved: int = 0  # by how many exits of the pool it went on, after others had failed
-    pin: str | None = None  # the id of the clearance by whose exit it leaves when it is sent next
+    put_off: int = 0  # how often it was put off after a challenge
+    moved: int = 0  # how often it moved to another exit of the pool after a failure
+    pin: str | None = None  # the id of the clearance whose exit it must use when it is sent next
 
     @classmethod
     def on(cls, request: Request) -> Memo:
-        """Return what is remembered on *request*; nothing if that is about another zone."""
+        """Return the memo of *request*; an empty one if it is about another zone."""
         zone = location_of(request).zone
         memo = request.meta.get(_KEY)
         if not isinstance(memo, dict) or memo.get("zone") != zone:
@@ -57,18 +57,18 @@ class Memo:
         try:
             seen = memo.get("seen")
             return cls(**{**memo, "seen": Seen(*seen) if seen else None})
-        except TypeError:  # of another version, or of somebody else
+        except TypeError:  # written by another version or another program
             return cls(zone)
 
     def put_on(self, request: Request) -> None:
-        """Write this on *request*, as plain data: requests are pickled into JOBDIR."""
+        """Write this on *request* as plain data, because requests are pickled into JOBDIR."""
         restore_filtering(request)
         plain = asdict(replace(self, dont_filter=request.dont_filter))
         request.meta[_KEY] = plain | {"seen": list(self.seen) if self.seen else None}
 
 
 def has_memo(request: Request) -> bool:
-    """Whether anything is remembered on *request*."""
+    """Whether *request* has a memo."""
     return _KEY in request.meta
 
 
@@ -78,7 +78,7 @@ def take_off(request: Request) -> None:
 
 
 def restore_filtering(request: Request) -> None:
-    """Give a replay its own ``dont_filter`` back, so that its redirects stay on the site."""
+    """Restore the ``dont_filter`` of a replay, so that its redirects stay on the site."""
     memo = request.meta.get(_KEY)
     if isinstance(memo, dict) and memo.get("given_up") is None:
         request.dont_filter = bool(memo.get("dont_filter", request.dont_filter))
@@ -100,9 +100,9 @@ def may_be_put_off(request: Request) -> bool:
 
 
 def put_off(request: Request, slot: str, last_slot: str, lower_by: int) -> None:
-    """Have the scheduler take *request*, of the download slot *slot*, last.
+    """Make the scheduler take *request*, of the download slot *slot*, last.
 
-    A downloader-aware queue goes by the slot, and other queues by the priority.
+    A downloader-aware queue uses the slot for this, and other queues use the priority.
     """
     request.meta[_KEY] |= {"slot": slot, "priority": request.priority}
     request.meta["download_slot"] = last_slot
@@ -111,9 +111,9 @@ def put_off(request: Request, slot: str, last_slot: str, lower_by: int) -> None:
 
 
 def take_back(request: Request) -> str | None:
-    """Give a request that was put off its slot and priority back.
+    """Restore the slot and priority of a request that was put off.
 
-    Returns the slot by which it came last; None if it was not put off.
+    Returns the slot in which it was last; None if it was not put off.
     """
     memo = request.meta.get(_KEY)
     slot = memo.get("slot") if isinstance(memo, dict) else None

@@ -1,4 +1,4 @@
-"""Does the middleware stand where it must among the others? Settings only."""
+"""Is the middleware at the right place among the others? Examines settings only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scrapy.utils.misc import load_object
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
-#: After decompression (590), before meta refreshes (580) and retries (550) are followed.
+#: After decompression (590), and before meta refreshes (580) and retries (550).
 ORDER = 585
 
 # Responses pass the middlewares from the highest order to the lowest.
@@ -24,7 +24,7 @@ _NEIGHBOURS = (
     ("below", RetryMiddleware, "it would retry a challenge of status 503 or 429"),
 )
 
-# Middlewares of other packages, by the names of their classes, that take a 403 for a ban.
+# Class names of middlewares in other packages that treat a 403 as a ban.
 _BAN_DETECTORS = ("RotatingProxyMiddleware", "BanDetectionMiddleware", "ProxyPoolMiddleware")
 
 
@@ -41,7 +41,7 @@ def order_of(settings: BaseSettings, component: type) -> int | None:
 
 
 def ban_detectors(settings: BaseSettings) -> list[tuple[int, str, str]]:
-    """Return order, name and path of each middleware that is known to take a 403 for a ban."""
+    """Return order, name and path of each middleware that is known to treat a 403 as a ban."""
     found = []
     for path, order in dict(settings.getwithbase("DOWNLOADER_MIDDLEWARES")).items():
         cls: Any = load_object(path) if order is not None else None
@@ -52,7 +52,7 @@ def ban_detectors(settings: BaseSettings) -> list[tuple[int, str, str]]:
 
 
 def order_problems(settings: BaseSettings, component: type) -> list[str]:
-    """Say what is wrong with the place of *component*; empty if nothing is."""
+    """Return what is wrong with the place of *component*; empty if nothing is wrong."""
     own = order_of(settings, component)
     if own is None:
         return []
@@ -69,7 +69,7 @@ def order_problems(settings: BaseSettings, component: type) -> list[str]:
 
 
 def _detector_problems(settings: BaseSettings, component: type, own: int) -> list[str]:
-    """Say which ban detectors would see challenges first, and the lines that put them right."""
+    """Return which ban detectors would see challenges first, and the right settings."""
     found = ban_detectors(settings)
     above = [f"{name} at {order}" for order, name, _ in found if order >= own]
     if not above:
@@ -78,7 +78,7 @@ def _detector_problems(settings: BaseSettings, component: type, own: int) -> lis
     lines = ", ".join(f'"{path}": {n}' for n, (_, _, path) in zip(orders, found, strict=True))
     said = (
         f"DOWNLOADER_MIDDLEWARES has {component.__name__} at {own}, and {' and '.join(above)}: a"
-        " challenge would be taken for a ban, and tried again by other proxies, before it can be"
-        f" solved. Put below {own} what detects bans: {lines}"
+        " challenge would be treated as a ban, and sent again through other proxies, before it can"
+        f" be solved. Put the ban detectors below {own}: {lines}"
     )
     return [said]

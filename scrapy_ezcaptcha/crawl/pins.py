@@ -1,8 +1,8 @@
-"""By which exit does a request leave that is sent again, whatever proxy others choose for it?
+"""Sends replays through the exit of their clearance, whatever proxy other middlewares choose.
 
-A middleware that rotates proxies gives a replay another proxy than the one for which its
-clearance was bought, and the clearance would not be sent. So the exit of the clearance is set
-once more when the request is sent, after all middlewares.
+A middleware that rotates proxies gives a replay another proxy than that of its clearance, and
+the clearance would then not be sent. So the exit of the clearance is set again when the request
+is sent, after all middlewares.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _MAX_IDS = 10_000
 
 
 class Pins:
-    """Sends each replay by the exit of its clearance.
+    """Sends each replay through the exit of its clearance.
 
-    A pin holds for one download, and for redirects that answer it. Who tries the request again
-    because the exit failed, or because the page is a ban, chooses the proxy.
+    A pin is valid for one download, and for its redirects. If a middleware retries the request,
+    because the exit failed or the page is a ban, that middleware chooses the proxy.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class Pins:
         return clearance.id
 
     def before_middlewares(self, request: Request) -> None:
-        """Name the exit of a replay to the middlewares that come now."""
+        """Set the exit of a replay for the middlewares that come next."""
         exit = self._exit_of(request)
         if exit is None or self._proxy_before(request) == exit:
             return
-        if POOL_KEY in request.meta:  # the pool has left that exit, which failed
+        if POOL_KEY in request.meta:  # that exit failed, and the pool chose another one
             note_pin(request, None)
         else:
             request.meta["proxy"] = exit.url
 
     def exit_when_sent(self, request: Request) -> Exit | None:
-        """Return the exit by which *request* leaves, which has passed all middlewares.
+        """Return the exit of *request*, which has passed all middlewares.
 
-        A replay is made to leave by the exit of its clearance. None if there is no exit, or
-        none that can be read.
+        If it is a replay, set the exit of its clearance first. None if there is no exit, or if it
+        cannot be read.
         """
         own = self._proxy_after(request)
         exit = self._exit_of(request)
@@ -93,17 +93,17 @@ class Pins:
             note_pin(request, pin)
 
     def left_by_another(self, target: Target, memo: Memo) -> bool:
-        """Whether the last clearance of a challenged request is good, but for another exit."""
-        if POOL_KEY in target.request.meta:  # the pool moved it, and counts for itself
+        """Whether the last clearance of a challenged request is valid, but for another exit."""
+        if POOL_KEY in target.request.meta:  # the pool moved it, and counts that itself
             return False
         exit = self._exits.get(memo.clearance) if memo.clearance else None
         if exit in {None, target.own_exit} or not self._has_clearance(target.location, exit):
             return False
         if self._said.is_first("left by another"):
             self._log.warning(
-                "%s was sent again by another proxy than that of its clearance, and challenged;"
-                " such challenges count as no attempt. Another middleware chose that proxy, after"
-                " the first one had failed, or in the place of this one",
+                "%s was sent again through another proxy than that of its clearance, and was"
+                " challenged; such challenges do not count as attempts. Another middleware chose"
+                " that proxy because the first one failed, or to replace the one set here",
                 target.request,
             )
         return True
@@ -121,7 +121,7 @@ class Pins:
         if self._said.is_first("pinned"):
             self._log.info(
                 "Another middleware chose a new proxy for %s, which is sent again with a clearance;"
-                " such requests leave by the proxy of their clearance",
+                " such requests use the proxy of their clearance instead",
                 request,
             )
 
@@ -137,5 +137,5 @@ class Pins:
     def _proxy_after(self, request: Request) -> Exit | None:
         try:
             return self._proxies.after_sending(request)
-        except ExitError:  # said when it meets a challenge
+        except ExitError:  # logged when it is challenged
             return None

@@ -20,10 +20,10 @@ HANDLER = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
 
 
 class Browser:
-    """The browser, as the settings of scrapy-playwright describe it. It downloads *schemes*.
+    """The browser in the settings of scrapy-playwright, which downloads *schemes*.
 
-    A browser takes no notice of ``meta["proxy"]``. It leaves by the proxy of the request's
-    context, or else by that with which it was launched.
+    A browser ignores ``meta["proxy"]``. It uses the proxy of the request's context, or else the
+    proxy with which it was launched.
     """
 
     def __init__(self, settings: BaseSettings, schemes: Collection[str]) -> None:
@@ -34,24 +34,24 @@ class Browser:
         self._contexts = settings.getdict("PLAYWRIGHT_CONTEXTS")
 
     def sends(self, request: Request) -> bool:
-        """Whether *request* is sent by a browser."""
+        """Whether a browser sends *request*."""
         return bool(
             request.meta.get(PLAYWRIGHT_META) and urlparse_cached(request).scheme in self._schemes
         )
 
     def exit_of(self, request: Request) -> Exit | None:
-        """Return the proxy by which the browser sends *request*, None if none is known.
+        """Return the proxy that the browser uses for *request*, None if it is not known.
 
-        Raises ExitError if it is no proxy URL.
+        Raises ExitError if it is not a proxy URL.
         """
         name = request.meta.get("playwright_context") or "default"
         options: Any = self._contexts.get(name)
-        if options is None:  # it is created with what the request says
+        if options is None:  # it is created with the options of the request
             options = request.meta.get("playwright_context_kwargs")
         proxy = (options or {}).get("proxy") or self._proxy
         if not proxy:
             return None
-        if not isinstance(proxy, Mapping):  # Playwright takes no other, and says so
+        if not isinstance(proxy, Mapping):  # Playwright reports other types itself
             return Exit.parse(proxy)
         user = proxy.get("username")
         credentials = (user, proxy.get("password") or "") if user else None

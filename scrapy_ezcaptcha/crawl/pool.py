@@ -1,7 +1,7 @@
 """Which exit of the pool does a zone use? Decisions only: no I/O, no clock.
 
-Each zone has its own ranking of all exits (rendezvous hashing), so that processes with the same
-pool choose the same exit without talking, and a further exit moves few zones. An exit that
+Each zone has its own ranking of all exits (rendezvous hashing). So processes with the same pool
+choose the same exit without communication, and an additional exit moves few zones. An exit that
 fails is benched: it is not chosen until its time is over. Then one request tries it.
 """
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.exit import Exit
 
-#: Beyond the exits that a zone uses, so many are looked at for one that has a clearance.
+#: In addition to the exits that a zone uses, this many are searched for a clearance.
 MORE_RANKS = 2
 
-# A bench is doubled so many times at most.
+# How often the time on the bench is doubled.
 _MAX_DOUBLINGS = 4
 
-# An exit that loses so many connections of one zone, with no answer in between, has failed.
+# An exit that loses this many connections of a zone, with no answer in between, has failed.
 _MAX_LOST = 3
 
-# It has failed for all zones if there are so many that others reached, and it did not.
+# An exit has failed for all zones if it cannot reach this many zones that others can reach.
 _MAX_UNREACHED = 2
 
 _MAX_ZONES = 10_000
 
-# An exit has at most so many times its fair share of zones, where the zones are spread by load.
+# If zones are spread by load, an exit has at most this many times its fair share of zones.
 _MAX_SHARE = 2
 
 
@@ -51,9 +51,9 @@ class Choice:
 
 @dataclass
 class Bench:
-    """How an exit failed: how often in a row, until when it is not used, by which choice.
+    """How an exit failed: how often in a row, when its bench ends, and at which choice.
 
-    *is_useless*: because a clearance was of no use, and not because it could not be reached.
+    *is_useless*: the reason is a useless clearance, and not that the exit could not be reached.
     """
 
     times: int = 0
@@ -64,18 +64,18 @@ class Bench:
 
 @dataclass
 class _Doubts:
-    """What may be the fault of an exit or of a site, since the exit last brought an answer."""
+    """Failures whose reason may be an exit or a site, since the last answer through the exit."""
 
-    zones: set[str] = field(default_factory=set)  # which could not be reached
-    reached: set[str] = field(default_factory=set)  # those that others have reached since then
+    zones: set[str] = field(default_factory=set)  # that could not be reached
+    reached: set[str] = field(default_factory=set)  # those that other exits have reached since
     lost: Counter[str] = field(default_factory=Counter)  # connections, by zone
 
 
 class Pool:
-    """The only owner of what is known of the exits of a pool.
+    """Everything that is known about the exits of a pool.
 
-    A zone uses *per_zone* of the *exits*. One that fails is benched for *seconds*, twice as
-    long each time it fails again, up to sixteen times that. With *is_alone*, no other process has
+    A zone uses *per_zone* of the *exits*. An exit that fails is benched for *seconds*. Each further
+    failure doubles the time, up to sixteen times *seconds*. With *is_alone*, no other process has
     to choose the same exits, and a zone whose exit has more than its share gets the next one.
     """
 
@@ -119,7 +119,7 @@ class Pool:
         return ranking
 
     def near(self, zone: str) -> tuple[Exit, ...]:
-        """Return the exits of *zone* of which one with a clearance is taken first."""
+        """Return the exits of *zone* that are used first if they have a clearance."""
         return self.ranking(zone)[: self._per_zone + MORE_RANKS]
 
     def choose(
@@ -130,10 +130,10 @@ class Pool:
         has_clearance: Callable[[Exit], bool],
         is_kept: Callable[[Exit], bool] = lambda _: False,
     ) -> Exit | None:
-        """Return the exit by which *request* to *zone* leaves; None if all are benched.
+        """Return the exit for *request* to *zone*; None if all exits are benched.
 
-        Of several, the one by which the fewest requests to *zone* are under way. One that
-        *is_kept* goes before all others that the zone uses.
+        Of several exits, this is the one with the fewest requests to *zone* in progress. An exit
+        that *is_kept* is preferred to all others that the zone uses.
         """
         able = self._able(zone, now)
         if not able:
@@ -149,11 +149,11 @@ class Pool:
         return exit
 
     def ended(self, request: Any) -> Choice | None:
-        """Note that *request* is under way no more; return what was chosen for it."""
+        """Note that *request* has ended; return what was chosen for it."""
         return self._choices.pop(request, None)
 
     def can_leave(self, exit: Exit, zone: str, now: float) -> bool:
-        """Whether *exit* is benched, be it for *zone* alone, and there is another one to go to."""
+        """Whether *exit* is benched, for all zones or for *zone*, and there is another one."""
         able = self._able(zone, now)
         return exit in self._members and bool(able) and exit not in able
 
@@ -165,7 +165,7 @@ class Pool:
         return choice.exit == exit and choice.number > bench.number
 
     def useless_for(self, zone: str, now: float) -> list[Exit]:
-        """Return the exits that are benched for *zone*, because a clearance was of no use."""
+        """Return the exits that are benched for *zone* because a clearance was useless."""
         benches = ((exit, self._zone_benches.get((zone, exit))) for exit in self.exits)
         return [exit for exit, b in benches if b is not None and b.is_useless and now < b.until]
 
@@ -189,8 +189,8 @@ class Pool:
     ) -> float | None:
         """Bench *exit*, for all zones or for *zone*; return for how many seconds.
 
-        None if that is no news: it was benched after choice *number* was made. *is_useless*: a
-        clearance that it got for *zone* was of no use.
+        None if it was benched after choice *number* already. *is_useless*: a clearance for *zone*
+        through it was useless.
         """
         benches: Any = self._benches if zone is None else self._zone_benches
         key = exit if zone is None else (zone, exit)
@@ -211,7 +211,7 @@ class Pool:
         return seconds
 
     def benched_elsewhere(self, exit: Exit, now: float, seconds: float) -> bool:
-        """Note that another process benched *exit* for *seconds* from now; True if that is news."""
+        """Note that another process benched *exit* for *seconds*; return True if that is new."""
         if exit not in self._members or self.is_benched(exit, now):
             return False
         bench = self._benches.get(exit)
@@ -219,9 +219,9 @@ class Pool:
         return True
 
     def doubt(self, exit: Exit, zone: str, *, is_lost: bool) -> bool:
-        """Note that *zone* could not be reached by *exit*; it may be the fault of either.
+        """Note that *zone* could not be reached through *exit*; either may be the reason.
 
-        *is_lost*: the connection was lost. Returns whether the exit is to be benched for the zone.
+        *is_lost*: the connection was lost. Returns whether to bench the exit for the zone.
         """
         doubts = self._doubts.setdefault(exit, _Doubts())
         doubts.lost[zone] += is_lost
@@ -231,10 +231,10 @@ class Pool:
         return True
 
     def blamed(self, choice: Choice) -> list[Exit]:
-        """Note that an exit reached a zone; return those whose fault it is that they did not.
+        """Note that an exit reached a zone; return the exits that have failed because of that.
 
-        A site that is down cannot be reached by any exit. So an exit has failed if it could not
-        reach two zones that others reached after it.
+        A site that is down cannot be reached through any exit. So an exit has failed if it could
+        not reach two zones that others reached after it.
         """
         blamed = []
         for exit, doubts in self._doubts.items():
@@ -245,7 +245,7 @@ class Pool:
         return blamed
 
     def worked(self, choice: Choice) -> bool:
-        """Note that the exit brought an answer; True if it was benched before."""
+        """Note that the exit brought an answer; return True if it was benched before."""
         exit = choice.exit
         if self._doubts:
             self._doubts.pop(exit, None)
@@ -258,7 +258,7 @@ class Pool:
     def _able(self, zone: str, now: float) -> list[Exit]:
         """Return the exits that are not benched, in the order of *zone*.
 
-        Without those that are benched for the zone, unless no other is left.
+        Leaves out exits that are benched for the zone, unless there are no others.
         """
         if not self._benches and not len(self._zone_benches):  # nearly always
             return list(self.ranking(zone))
@@ -277,22 +277,22 @@ class Pool:
         return min(own, key=lambda exit: (busy[exit], self._given.get((zone, exit)) or 0))
 
     def _by_share(self, ranking: tuple[Exit, ...]) -> tuple[Exit, ...]:
-        """Put the exits first that have less than their share of zones."""
+        """Return the exits, those with less than their share of zones first."""
         zones = len(self._rankings) + 1
         share = max(_MAX_SHARE, ceil(_MAX_SHARE * zones * self._per_zone / len(self.exits)))
         return tuple(sorted(ranking, key=lambda exit: self._zones_of[exit] >= share))
 
 
 def is_through(exit: Exit, key: Hashable) -> bool:
-    """Whether *key* is that of a solve through *exit*: a place, or a place and a part of it."""
+    """Whether *key*, a place or a place and a part of it, is the key of a solve through *exit*."""
     place = key[0] if isinstance(key, tuple) and isinstance(key[0], tuple) else key
     return isinstance(place, tuple) and place[1] == exit
 
 
 def ranked(zone: str, exits: Sequence[Exit]) -> tuple[Exit, ...]:
-    """Return *exits* in the order of *zone*, the same in all processes.
+    """Return *exits* in the order of *zone*, which is the same in all processes.
 
-    Its order has nothing from which credentials can be computed.
+    The credentials cannot be computed from the order.
     """
     key = blake2b(zone.encode(), digest_size=32).digest()
 

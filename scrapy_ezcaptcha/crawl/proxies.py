@@ -1,9 +1,9 @@
-"""Through which proxy does a request leave, credentials included?
+"""Which proxy does a request use, and with which credentials?
 
-A clearance holds for one exit only, so the service must solve through the very proxy
-through which the request left. When a challenge is seen, Scrapy has already moved the
-proxy's credentials from ``meta["proxy"]`` into the ``Proxy-Authorization`` header
-(``HttpProxyMiddleware``, order 750); here they are put together again.
+A clearance is valid for one exit only, so the service must solve through the proxy of the
+request. When a challenge is seen, Scrapy has already moved the proxy's credentials from
+``meta["proxy"]`` into the ``Proxy-Authorization`` header (``HttpProxyMiddleware``, order 750).
+This module puts them together again.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _DEFAULT = "scrapy.core.downloader.handlers.http11.HTTP11DownloadHandler"
 
 
 class ProxyFinder:
-    """Finds the exit of a request before it is sent, and after.
+    """Finds the exit of a request, before and after it is sent.
 
-    Scrapy's own ``HttpProxyMiddleware``, called with a request of the same URL and proxy,
-    decides, so that ``meta["proxy"]``, the environment and ``no_proxy`` count as they do there.
+    It calls Scrapy's own ``HttpProxyMiddleware`` with a request of the same URL and proxy, so that
+    ``meta["proxy"]``, the environment and ``no_proxy`` have the same effect.
     """
 
     def __init__(self, settings: BaseSettings) -> None:
@@ -48,21 +48,21 @@ class ProxyFinder:
         self._browser = Browser(settings, _schemes_of(settings, {HANDLER}))
 
     def can_send(self, request: Request) -> bool:
-        """Whether *request* can be sent through a proxy at all."""
+        """Whether *request* can be sent through a proxy."""
         return urlparse_cached(request).scheme not in self.schemes_without_proxies
 
     def can_use_proxies(self, request: Request) -> bool:
-        """Whether Scrapy's download handler sends *request* through the proxy of its meta."""
+        """Whether the download handler sends *request* through the proxy in its meta."""
         return self.can_send(request) and not self.is_by_browser(request)
 
     def is_by_browser(self, request: Request) -> bool:
-        """Whether a browser sends *request*, which has a proxy of its own."""
+        """Whether *request* is sent by a browser, which has its own proxy."""
         return self._browser.sends(request)
 
     def before_sending(self, request: Request) -> Exit | None:
-        """Return the proxy through which *request* will leave, None if there is none.
+        """Return the proxy that *request* will use, or None.
 
-        Raises ExitError if its proxy is no proxy URL.
+        Raises ExitError if its proxy is not a proxy URL.
         """
         if self.is_by_browser(request):
             return self._browser.exit_of(request)
@@ -80,7 +80,7 @@ class ProxyFinder:
         return self.after_sending(probe)
 
     def after_sending(self, request: Request) -> Exit | None:
-        """Return the proxy through which *request* left, None if none; raises likewise."""
+        """Return the proxy that *request* used, or None; raises like :meth:`before_sending`."""
         if self.is_by_browser(request):
             return self._browser.exit_of(request)
         url = request.meta.get("proxy")
@@ -91,7 +91,7 @@ class ProxyFinder:
         return _exit_of(url, request.headers.get(b"Proxy-Authorization"), self._encoding)
 
     def send_by(self, request: Request, exit: Exit) -> None:
-        """Have *request*, which has passed all middlewares, leave through *exit*."""
+        """Send *request*, which has passed all middlewares, through *exit*."""
         request.meta["proxy"] = exit.url
         self._setter.process_request(request)
 
@@ -115,7 +115,7 @@ def _credentials(authorization: bytes | None, encoding: str) -> tuple[str, str] 
 
 
 def leaves_by_scrapys_own(settings: BaseSettings, *schemes: str) -> bool:
-    """Whether requests of one of *schemes* leave by a handler based on Scrapy's default one."""
+    """Whether the handler of one of *schemes* is based on Scrapy's default one."""
     handlers = settings.getwithbase("DOWNLOAD_HANDLERS")
     return any(_is_based_on({_DEFAULT}, handlers.get(scheme)) for scheme in schemes)
 
@@ -129,7 +129,7 @@ def _schemes_of(settings: BaseSettings, classes: Set[str]) -> frozenset[str]:
 def _is_based_on(classes: Set[str], handler: Any) -> bool:
     try:
         cls = load_object(handler)
-    except (ImportError, NameError, TypeError, ValueError):  # Scrapy says so when it is needed
+    except (ImportError, NameError, TypeError, ValueError):  # Scrapy reports it when needed
         return False
     names = (f"{base.__module__}.{base.__qualname__}" for base in getattr(cls, "__mro__", ()))
     return not classes.isdisjoint(names)

@@ -1,8 +1,8 @@
-"""Requests for which there is no room to wait go back to the scheduler, and are taken last.
+"""Requests for which there is no room to wait go back to the scheduler, which takes them last.
 
-Those for one zone and exit share a download slot of their own while they are in the scheduler,
-so they can all come when its solve has ended. A downloader-aware queue goes by that slot, other
-queues by the priority, which is lowered meanwhile.
+In the scheduler, those for one zone and exit share a download slot, so that all of them can come
+when its solve has ended. A downloader-aware queue uses that slot, and other queues use the
+priority, which is lowered for that time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PutOffRequests:
-    """Counts the requests that were put off, by the place for which they need a solve."""
+    """Counts the requests that were put off, by the place of the solve that they need."""
 
     def __init__(
         self, engine: Engine, stats: StatsCollector, log: logging.LoggerAdapter[Any]
@@ -32,36 +32,36 @@ class PutOffRequests:
         self._engine = engine
         self._stats = stats
         self._log = log
-        # Not as in other runs and processes, which may use the same scheduler; and Scrapy cannot
-        # open a queue again whose process was killed.
+        # Names differ from those of other runs and processes, because they may share a scheduler,
+        # and because Scrapy cannot reopen the queue of a killed process.
         self._run = uuid4().hex
         self._lower_by = 1_000_000 + int(self._run[:5], base=16)
         self._names: dict[Hashable, str] = {}  # of the slots, by place
         self._last: dict[str, int] = {}  # requests in slots that are taken last, oldest slot first
-        self._coming: Counter[str] = Counter()  # requests in those that are taken in turn again
+        self._coming: Counter[str] = Counter()  # requests in slots that are taken in turn again
         self._is_holding_back = False
 
     @property
     def is_empty(self) -> bool:
-        """Whether no request is to be taken last."""
+        """Whether there are no requests that are taken last."""
         return not self._last
 
     @property
     def count(self) -> int:
-        """How many requests are put off."""
+        """The number of requests that are put off."""
         return sum(self._last.values())
 
     def has_some_of(self, place: Hashable) -> bool:
-        """Whether requests for *place* are to be taken last."""
+        """Whether there are requests for *place* that are taken last."""
         return self._names.get(place) in self._last
 
     def add(self, request: Request, place: Hashable) -> None:
-        """Have the scheduler take *request*, on which there is a memo, last."""
+        """Make the scheduler take *request*, which has a memo, last."""
         slot = self._names.setdefault(place, f"ezcaptcha-{self._run}-{len(self._names)}")
         if not self._is_holding_back:
             self._is_holding_back = True
             self._log.info(
-                "As many requests wait as EZCAPTCHA_MAX_WAITING allows; further ones go back to the"
+                "EZCAPTCHA_MAX_WAITING requests wait for a solve; further ones go back to the"
                 " scheduler, which takes them last"
             )
             self._engine.hold_back(self._is_held)
@@ -71,10 +71,10 @@ class PutOffRequests:
         memo.put_off(request, self._engine.slot_key(request), slot, self._lower_by)
 
     def take_back(self, request: Request) -> bool:
-        """Give a request that was put off its own slot and priority back.
+        """Restore the slot and priority of a request that was put off.
 
-        Returns whether it is still to be taken last: then it does not come from the scheduler, but
-        from a component that downloads it by itself.
+        Returns whether it must still be taken last. It then comes not from the scheduler, but from
+        a component that downloads it itself.
         """
         slot = memo.take_back(request)
         if slot is None:
@@ -89,14 +89,14 @@ class PutOffRequests:
         return True
 
     def let_come(self, place: Hashable, room: int) -> None:
-        """Have the scheduler take all of *place* in turn, and *room* others, the oldest first."""
+        """Make the scheduler take all requests of *place* in turn, and *room* older others."""
         if place in self._names:
             self._take_in_turn(self._names[place])
         while self._last and self._coming.total() < room:
             self._take_in_turn(next(iter(self._last)))
 
     def _is_held(self, request: Request) -> bool:
-        """Whether *request* is to stay in the scheduler, and those that may come are not in it."""
+        """Whether *request* must stay in the scheduler, and no request in it may come."""
         return not self._coming and request.meta.get("download_slot") in self._last
 
     def _take_in_turn(self, slot: str) -> None:

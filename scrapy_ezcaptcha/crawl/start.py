@@ -1,4 +1,4 @@
-"""May the crawl use this middleware, and with which settings?"""
+"""Can the crawl use this middleware, and with which settings?"""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from scrapy_ezcaptcha.words import counted
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
-_MAX_DOMAINS = 5  # that the line at the start names
+_MAX_DOMAINS = 5  # named in the line at the start
 
 
 def checked_config(crawler: Crawler, component: type) -> Config:
     """Return the settings of *crawler* for its downloader middleware *component*.
 
-    Raises NotConfigured if switched off, without a key, or without a reactor, and
-    ConfigurationError if a setting is unusable.
+    Raises NotConfigured if the middleware is disabled, if there is no key, or if there is no
+    reactor, and ConfigurationError if a setting is unusable.
     """
     config = Config.from_settings(crawler.settings)
     if not config.enabled:
         raise NotConfigured
     log = log_of(crawler)
     if not crawler.settings.getbool("TWISTED_REACTOR_ENABLED", True):
-        log.info("Disabled: TWISTED_REACTOR_ENABLED is False, and treq needs a Twisted reactor")
-        raise NotConfigured  # without a text, because Scrapy would log that as a warning
+        log.info("Disabled: TWISTED_REACTOR_ENABLED is False, but treq needs a Twisted reactor")
+        raise NotConfigured  # without a text, which Scrapy would log as a warning
     if not config.client_key:
         raise NotConfigured(f"no EzCaptcha key; set {KEY_SOURCES}")
     for warning in (*config.warnings, *order_problems(crawler.settings, component)):
@@ -38,8 +38,8 @@ def checked_config(crawler: Crawler, component: type) -> Config:
     log.info("EzCaptcha: %s", in_words(config))
     if config.transparent_mode and not (config.allowed_domains or config.max_tasks):
         log.warning(
-            "Every request to any site may be paid for, because EZCAPTCHA_TRANSPARENT_MODE is True;"
-            " set limits by EZCAPTCHA_ALLOWED_DOMAINS or EZCAPTCHA_MAX_TASKS"
+            "Every request to any site can cost a task, because EZCAPTCHA_TRANSPARENT_MODE is True;"
+            " set limits with EZCAPTCHA_ALLOWED_DOMAINS or EZCAPTCHA_MAX_TASKS"
         )
     return config
 
@@ -71,5 +71,5 @@ def _store_in_words(config: Config) -> str:
 
 
 def log_of(crawler: Crawler) -> logging.LoggerAdapter[logging.Logger]:
-    """Return what logs with the spider of *crawler*."""
+    """Return the logger, which adds the spider of *crawler* to each line."""
     return logging.LoggerAdapter(logging.getLogger("scrapy_ezcaptcha"), {"spider": crawler.spider})

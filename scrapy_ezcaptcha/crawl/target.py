@@ -1,6 +1,6 @@
-"""Which requests are in scope, what they ask for, and through which exit they are solved.
+"""Which requests are in scope, which options they have, and through which exit they are solved.
 
-The only place that knows the precedence of proxies: ``meta["ezcaptcha"]["proxy"]``; then
+Only this module knows the precedence of proxies: ``meta["ezcaptcha"]["proxy"]``; then
 ``meta["proxy"]`` that the user set; then an exit of ``EZCAPTCHA_PROXIES``, which is put into
 ``meta["proxy"]``; then the proxy that Scrapy takes from the environment; then
 ``EZCAPTCHA_PROXY``.
@@ -35,24 +35,24 @@ if TYPE_CHECKING:
 
 META_KEY = "ezcaptcha"
 
-#: Which exit the pool chose, by its label, as long as ``meta["proxy"]`` is that one.
+#: The label of the exit that the pool chose, as long as ``meta["proxy"]`` is that exit.
 POOL_KEY = "_ezcaptcha_exit"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What one request asks for; see ``docs/reference/meta.md``."""
+    """The options of one request; see ``docs/reference/meta.md``."""
 
-    proxy: Exit | None = None  # solve and replay through it instead of the request's own
-    rq_data: Mapping[str, Any] | None = field(default=None, repr=False)  # for a page by POST
-    website_url: str | None = None  # what the service is given instead of the request's URL
-    max_attempts: int | None = None  # in place of EZCAPTCHA_MAX_ATTEMPTS
-    use_body: bool = False  # answer with the solution's own page, do not download again
+    proxy: Exit | None = None  # used for solve and replay instead of the request's proxy
+    rq_data: Mapping[str, Any] | None = field(default=None, repr=False)  # for a POST page
+    website_url: str | None = None  # sent to the service instead of the request's URL
+    max_attempts: int | None = None  # instead of EZCAPTCHA_MAX_ATTEMPTS
+    use_body: bool = False  # the response is the page of the solution, without a replay
 
 
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "proxy": (lambda v: isinstance(v, str), "a proxy URL"),
-    "rq_data": (lambda v: isinstance(v, Mapping), "a dict, not an encoded string"),
+    "rq_data": (lambda v: isinstance(v, Mapping), "a dict"),
     "website_url": (lambda v: isinstance(v, str), "an http:// or https:// URL"),
     "max_attempts": (
         lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1,
@@ -64,7 +64,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """A request in scope: where it goes, through which exit, and what it asks for.
+    """A request in scope: where it goes, through which exit, and with which options.
 
     Its challenge is solved through ``exit``; the request itself leaves through ``own_exit``.
     """
@@ -77,41 +77,41 @@ class Target:
 
     @property
     def zone(self) -> str:
-        """The zone of its host."""
+        """The zone of the host."""
         return self.location.zone
 
     @property
     def host(self) -> str:
-        """Its host."""
+        """The host of the request."""
         return self.location.host
 
     @property
     def place(self) -> Place:
-        """The zone and the exit. Call it only where there is an exit."""
+        """The zone and the exit; only for a target that has an exit."""
         assert self.exit is not None
         return self.zone, self.exit
 
     @property
     def digest(self) -> str:
-        """A name of the page for which a task is bought, from which nothing can be read."""
+        """A digest that names the page for which a task is created, without revealing it."""
         task = repr((self.url, self.options.rq_data)).encode()
         return sha256(fingerprint(self.request) + task).hexdigest()
 
     @property
     def url(self) -> str:
-        """The URL that the service is given, without fragment, user name and password."""
+        """The URL for the service, without fragment, user name and password."""
         url = (self.options.website_url or self.request.url).partition("#")[0]
         server = urlsplit(url).netloc
         return url.replace(server, server.rpartition("@")[2], 1)
 
     @property
     def other_exit(self) -> Exit | None:
-        """The exit for a replay, None if the request leaves through it anyway."""
+        """The exit for a replay, None if the request uses it anyway."""
         return None if self.exit == self.own_exit else self.exit
 
 
 class Targets:
-    """Makes targets of requests, by the settings of a crawl."""
+    """Creates targets from requests, by the settings of a crawl."""
 
     def __init__(self, config: Config, settings: BaseSettings) -> None:
         self._config = config
@@ -122,13 +122,13 @@ class Targets:
         )
 
     def options(self, request: Request) -> Options | None:
-        """Return what *request* asks for, None if it is out of scope.
+        """Return the options of *request*, None if it is out of scope.
 
-        In scope is what opts in by meta, and in transparent mode every request to an allowed
-        domain unless its meta says False.
+        A request is in scope if it opts in by meta. In transparent mode, every request to an
+        allowed domain is in scope, unless its meta says False.
 
         Raises:
-            InvalidOptions: an unknown key or a wrong type; says which, and what is allowed.
+            InvalidOptions: an unknown key or a wrong type; the text says what is allowed.
         """
         value = request.meta.get(META_KEY)
         if value is None:
@@ -149,7 +149,7 @@ class Targets:
         return options
 
     def is_in_scope(self, request: Request) -> bool:
-        """Whether *request* is in scope; False where its options are invalid."""
+        """Whether *request* is in scope; False if its options are invalid."""
         try:
             return self.options(request) is not None
         except InvalidOptions:  # logged when the request is sent
@@ -160,16 +160,16 @@ class Targets:
         return options.proxy is not None or self._config.proxy is not None
 
     def leaves_by_pool(self, request: Request) -> bool:
-        """Whether *request*, which is about to be sent, is to leave by an exit of the pool.
+        """Whether *request*, which is about to be sent, must use an exit of the pool.
 
-        A proxy that the pool chose before, be it for the request of which this one is a copy, is
-        removed where the pool does not choose.
+        If not, this removes a proxy that the pool chose before, also for the request of which this
+        one is a copy.
         """
         meta, chosen = request.meta, request.meta.get(POOL_KEY)
         is_chosen = chosen is not None and _is_exit(meta.get("proxy"), chosen)
         try:
             options = self.options(request)
-        except InvalidOptions:  # said later
+        except InvalidOptions:  # logged later
             options = None
         is_free = is_chosen or "proxy" not in meta
         if is_free and options is not None and options.proxy is None:
@@ -179,7 +179,7 @@ class Targets:
         return False
 
     def leaves_by(self, request: Request, exit: Exit) -> bool:
-        """Whether *request* was sent by *exit*, which no later middleware replaced."""
+        """Whether *request* was sent through *exit*, and no later middleware replaced it."""
         try:
             return self.proxies.after_sending(request) == exit
         except ExitError:
@@ -188,17 +188,17 @@ class Targets:
     def before_sending(self, request: Request, options: Options) -> Target:
         """Return the target of a request that is about to be sent.
 
-        Raises ExitError if its proxy is no proxy URL.
+        Raises ExitError if its proxy is not a proxy URL.
         """
         own = None if options.proxy else self.proxies.before_sending(request)
         return self._target(request, options, own)
 
     def after_sending(self, request: Request, options: Options) -> Target:
-        """Return the target of a request that has passed all middlewares; raises likewise."""
+        """Do the same for a request that has passed all middlewares."""
         return self._target(request, options, self.proxies.after_sending(request))
 
     def check(self, target: Target) -> None:
-        """Raise a GivenUp or an ExitError that says why *target* cannot be solved, if so."""
+        """Raise GivenUp or ExitError, with the reason, if *target* cannot be solved."""
         if not self._is_allowed(target.host):
             raise GivenUp("DOMAIN_NOT_ALLOWED", f"EZCAPTCHA_ALLOWED_DOMAINS has no {target.host}")
         check_page(target.url, target.options.rq_data)
@@ -222,7 +222,7 @@ class Targets:
 
 
 def _is_exit(proxy: Any, label: str) -> bool:
-    """Whether *proxy* is that of *label*; Scrapy may have removed its credentials."""
+    """Whether *proxy* has the label *label*; Scrapy may have removed its credentials."""
     try:
         exit = Exit.parse(proxy)
     except ExitError:
@@ -231,22 +231,22 @@ def _is_exit(proxy: Any, label: str) -> bool:
 
 
 def parse_options(value: Any, defaults: Options) -> Options:
-    """Check a dict given as ``request.meta["ezcaptcha"]``.
+    """Return the options in the value of ``request.meta["ezcaptcha"]``.
 
     Raises:
-        InvalidOptions: an unknown key or a wrong type; says which, and what is allowed.
+        InvalidOptions: an unknown key or a wrong type; the text says what is allowed.
     """
     where = f'request.meta["{META_KEY}"]'
     if not isinstance(value, Mapping):
-        raise InvalidOptions(f"{where} must be True, False or a dict, is {type(value).__name__}")
+        raise InvalidOptions(f"{where} must be True, False or a dict, not {type(value).__name__}")
     given: dict[str, Any] = {}
     for key, entry in value.items():
         if key not in CHECKS:
             known = ", ".join(sorted(CHECKS))
-            raise InvalidOptions(f"{where} has an unknown key {key!r}; known are {known}")
+            raise InvalidOptions(f"{where} has an unknown key {key!r}; the keys are {known}")
         fits, allowed = CHECKS[key]
         if entry is not None and not fits(entry):
-            raise InvalidOptions(f"{where}[{key!r}] must be {allowed}, is {type(entry).__name__}")
+            raise InvalidOptions(f"{where}[{key!r}] must be {allowed}, not {type(entry).__name__}")
         if entry is not None:
             given[key] = entry
     try:

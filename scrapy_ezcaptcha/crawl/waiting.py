@@ -1,14 +1,14 @@
-"""A request that waits for a solve holds no other request up.
+"""A request that waits for a solve does not delay other requests.
 
-A request that waits inside a middleware still counts against CONCURRENT_REQUESTS, so
-sixteen of them stop the crawl of every site. Two things change that. The downloader's total
-concurrency is raised by one for as long as the request waits. And the request counts as
-active in its download slot, so that the scheduler's downloader-aware queue sees that site as
-busy and hands out requests to others: few requests wait, and the rest stay in the scheduler.
-The concurrency, in all and for each site, and the delays are as they are without this.
+A request that waits in a middleware still counts against CONCURRENT_REQUESTS, so sixteen of them
+stop the crawl of all sites. Two things change that. First, the downloader's total concurrency is
+raised by one while the request waits. Second, the request counts as active in its download slot,
+so that the scheduler's downloader-aware queue sees that site as busy, and returns requests to
+other sites: few requests wait, and the rest stay in the scheduler. The concurrency, in total and
+for each site, and the delays stay the same.
 
-If more sites are challenged than requests may wait, further requests go back to the scheduler,
-and come when there is room again, after all other requests.
+If there is no room for more waiting requests, further ones go back to the scheduler, and come when
+there is room again, after all other requests.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class WaitingRequests:
-    """Counts requests that wait for a solve, and lets them go again at a fit pace.
+    """Counts requests that wait for a solve, and releases them at the pace of the downloader.
 
-    Of them *limit* wait outside the concurrency count, and further ones are put off. With a limit
-    of 0, or where Scrapy does not let requests wait outside the count, they wait inside it,
-    which holds the crawl back but loses nothing.
+    At most *limit* requests wait outside the concurrency count; further ones are put off. If the
+    limit is 0, or if Scrapy does not allow that, they wait inside the count, which slows the crawl
+    down but loses nothing.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class WaitingRequests:
         self._limit = limit
         self.put_off = put_off
         self._journal = journal
-        self.count = 0  # how many requests wait outside the concurrency count
+        self.count = 0  # requests that wait outside the concurrency count
         self._waiting: Counter[str] = Counter()  # the same by download slot
         self._queues: dict[str, deque[Deferred[None]]] = {}  # those to be let go, by slot
         self._behind: dict[str, list[Deferred[None]]] = {}  # those that came after these
@@ -66,16 +66,16 @@ class WaitingRequests:
         return not (self.count or self._queues or self._inside) and self.put_off.is_empty
 
     def look(self) -> None:
-        """Let those go for which there is room; call this now and then while it is not empty.
+        """Release requests if there is room; must be called regularly while it is not empty.
 
-        Room also appears where a request that was let go gets its page at once; nothing tells that.
+        There can be new room without a signal: if a released request gets its page at once.
         """
         self.let_go_where_room()
         self._room_appeared()
 
     @property
     def is_full(self) -> bool:
-        """Whether as many requests wait as may, so that further ones are put off."""
+        """Whether the maximum number of requests wait, so that further ones are put off."""
         return 0 < self._limit <= self.count
 
     @property
@@ -85,10 +85,10 @@ class WaitingRequests:
 
     @contextmanager
     def hold(self, request: Request, place: Hashable = None) -> Iterator[bool]:
-        """Let *request* wait outside the concurrency count for a solve for *place*.
+        """Let *request* wait outside the concurrency count, for a solve for *place*.
 
-        The value is False where that is not possible, and the request waits inside the count.
-        Raises TooManyWaiting if it is to be put off.
+        The value is False if that is not possible, and the request waits inside the count.
+        Raises TooManyWaiting if the request must be put off.
         """
         self._leaving.pop(request, None)
         if self.is_full and memo.may_be_put_off(request) and self._engine.can_take_last(request):
@@ -116,11 +116,11 @@ class WaitingRequests:
     async def until_room(
         self, request: Request, place: Hashable, is_last: bool, *, is_challenged: bool
     ) -> None:
-        """Raise TooManyWaiting if *request* would have to wait for *place*, and there is no room.
+        """Raise TooManyWaiting if *request* would have to wait for *place* and there is no room.
 
-        It would have to if it *is_challenged* as far as is known, or as others for *place* that
-        were put off. One that *is_last* and comes all the same did not come from the scheduler,
-        where it would have stayed: it waits inside the count until there is room.
+        It would have to wait if it will probably be challenged (*is_challenged*), or if others for
+        *place* were put off. If it *is_last*, it did not come from the scheduler, where it would
+        have stayed. It then waits inside the count until there is room.
         """
         if not (is_challenged or is_last or self.put_off.has_some_of(place)):
             return
@@ -131,16 +131,16 @@ class WaitingRequests:
         await maybe_deferred_to_future(turn)
 
     def send_back(self, request: Request, place: Hashable) -> None:
-        """Note that *request*, for which there is no room, goes back to the scheduler.
+        """Note that *request* goes back to the scheduler, because there is no room for it.
 
-        It is in the journal too: Scrapy's queue has no list of its new parts until it is closed.
+        It is in the journal too, because Scrapy's queue lists its new parts only when it closes.
         """
         if self._journal is not None:
             self._journal.add(request)
         self.put_off.add(request, place)
 
     def ended(self, request: Request) -> None:
-        """Note that *request* waits no longer, and is on its way or has its response."""
+        """Note that *request* no longer waits, and is on its way or has its response."""
         self.put_off.take_back(request)
         if self._journal is not None:
             self._journal.remove(request)
@@ -171,13 +171,13 @@ class WaitingRequests:
         return True
 
     def left_downloader(self, request: Request) -> None:
-        """Let the next ones go: *request* leaves the downloader."""
+        """Release the next requests, because *request* leaves the downloader."""
         if self._queues:
             self._leaving[request] = self._engine.slot_key(request)
             self.let_go_where_room()
 
     def let_go_where_room(self) -> None:
-        """Let requests go, of the slots in turn, while the downloader and their slots have room."""
+        """Release requests, from each slot in turn, while the downloader and the slot have room."""
         while self._queues and self._room() > 0:
             key = next((key for key in self._queues if self._has_room(key)), None)
             if key is None:
@@ -187,17 +187,17 @@ class WaitingRequests:
                 self._queues[key] = self._queues.pop(key)  # the last one now
 
     def let_all_go(self) -> None:
-        """Let all requests go."""
+        """Release all requests."""
         self._let_in(len(self._inside))
         for key in list(self._queues):
             while key in self._queues:
                 self._let_one_go(key)
 
     def _room_appeared(self, place: Hashable = None) -> None:
-        """Let those come that were put off: all of *place*, and others for which there is room.
+        """Let requests come that were put off: all of *place*, and others if there is room.
 
-        The scheduler may take several before the first of them waits, as many as it takes at
-        once; so others come only when there is room for all of these.
+        The scheduler may take as many as it can at once before the first of them waits. So others
+        come only if there is room for all of these.
         """
         room = self._limit - self.count
         at_once = min(self._limit, max(1, self._engine.concurrency() - self.count))
@@ -225,9 +225,9 @@ class WaitingRequests:
                 return
 
     def _room(self) -> int:
-        """Return how many more may go, at least one where nothing is downloaded.
+        """Return how many more requests can be released: at least one if nothing is downloaded.
 
-        For all others may wait in other middlewares, and for one that waits here.
+        Otherwise all others might wait in other middlewares for one that waits here.
         """
         engine = self._engine
         self._leaving = {one: key for one, key in self._leaving.items() if engine.is_active(one)}

@@ -1,8 +1,7 @@
-"""A sandbox on loopback: the solving service, protected sites and a proxy.
+"""A sandbox on loopback: it simulates the solving service, protected sites and a proxy.
 
-For the demo, for this project's tests, and for yours: no account, no network.
-Needs the extra ``sandbox`` (``pip install scrapy-ezcaptcha[sandbox]``), and does
-nothing unless started::
+It serves the demo, the tests of this project, and your tests, without an account and without a
+network. It needs the extra ``sandbox`` (``pip install scrapy-ezcaptcha[sandbox]``)::
 
     with Sandbox() as sandbox:
         settings.update(sandbox.settings())

@@ -1,4 +1,4 @@
-"""``python -m scrapy_ezcaptcha.sandbox``: play everything until Ctrl-C."""
+"""``python -m scrapy_ezcaptcha.sandbox``: runs a sandbox until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     """Start a sandbox, say how to use it, and report what it saw when interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m scrapy_ezcaptcha.sandbox",
-        description="Play the EzCaptcha service, protected sites and a proxy on loopback.",
+        description="Simulate the EzCaptcha service, protected sites and a proxy on loopback.",
     )
     parser.add_argument("--latency", type=float, default=5.0, help="seconds that a solve takes")
     parser.add_argument("--service-port", type=int, default=0, help="0: any free port")

@@ -1,4 +1,4 @@
-"""What the made-up sites answer: pages, challenges, and a few addresses that do something."""
+"""What the simulated sites answer: pages, challenges, and a few paths with a special effect."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HTML = "text/html; charset=UTF-8"
 
 
 def cookies_of(call: Call) -> dict[str, str]:
-    """Return the cookies that a request brings."""
+    """Return the cookies of a request."""
     jar: SimpleCookie = SimpleCookie()
     try:
         jar.load(call.header("cookie") or "")
@@ -36,7 +36,7 @@ def cookies_of(call: Call) -> dict[str, str]:
 
 
 def page_body(site: Site, host: str, url: str) -> bytes:
-    """Return what a browser that passed the challenge sees at *url*."""
+    """Return the page that a browser sees at *url* after the challenge."""
     parts = urlsplit(url)
     return pages.catalogue_page(host, parts.path or "/", site.items).encode()
 
@@ -52,7 +52,7 @@ def challenge_reply(site: Site, protection: Protection, host: str) -> Reply:
 
 
 def page_reply(site: Site, host: str, url: str, call: Call, renewed: str | None) -> Reply:
-    """Return what *url* shows to those who may see it."""
+    """Return the page of *url* for a request that is not challenged."""
     status, content_type, body, extra = _content(site, host, url, call)
     headers = [*_edge_headers(), ("Content-Type", content_type), *extra]
     if renewed is not None:
@@ -101,7 +101,7 @@ _SPECIAL_PAGES: dict[str, Callable[[Callable[[str, str], str], Call], _Content]]
         b"<p>cookie set</p>",
         [("Set-Cookie", query("cookie", "session=of-the-site; Path=/"))],
     ),
-    "/status": lambda query, _: (int(query("code", "200")), _HTML, b"<p>as asked for</p>", []),
+    "/status": lambda query, _: (int(query("code", "200")), _HTML, b"<p>as requested</p>", []),
 }
 
 

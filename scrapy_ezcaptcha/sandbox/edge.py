@@ -1,4 +1,4 @@
-"""The edge that protects the made-up sites as Cloudflare does."""
+"""The edge that protects the simulated sites like Cloudflare."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Visit:
-    """One request that reached a site, for tests to look at. *verdict* is ``page``,
-    ``challenge`` (no clearance), ``rejected`` (one that does not hold) or ``stray`` (challenged
-    although it holds)."""
+    """One request that reached a site, for tests. *verdict* is ``page``, ``challenge`` (the request
+    has no clearance), ``rejected`` (its clearance is invalid) or ``stray`` (it is challenged
+    although its clearance is valid)."""
 
     host: str
     method: str
@@ -65,7 +65,7 @@ class Edge:
         self.verdicts: dict[str, Counter[str]] = {}
         self.most_at_once: Counter[str] = Counter()
         self._busy_until: dict[str, list[float]] = {}
-        self._gathered: dict[str, asyncio.Future[None]] = {}  # by zone, once all have come
+        self._gathered: dict[str, asyncio.Future[None]] = {}  # by zone; done when all have arrived
 
     def site_of(self, host: str) -> Site | None:
         """Return the site that *host* belongs to, None for an unknown host."""
@@ -74,11 +74,11 @@ class Edge:
         return next((self._sites[name] for name in names if name in self._sites), None)
 
     def default_host(self) -> str:
-        """Return the host that answers where none is named."""
+        """Return the host that answers if the request names none."""
         return next(iter(self._sites))
 
     def issue(self, host: str, exit: str, user_agent: str) -> str | None:
-        """Return a new ``cf_clearance`` for a solved challenge of *host*, None if it has none."""
+        """Return a new ``cf_clearance`` for *host*, None if it has no challenges."""
         site = self.site_of(host)
         if site is None or site.protection is None:
             return None
@@ -86,7 +86,7 @@ class Edge:
         return self._mint(_Clearance(place, exit, user_agent, self._clock()))
 
     def visit(self, host: str, url: str, call: Call, exit: str) -> Reply:
-        """Answer a request to *host* that arrives from *exit*."""
+        """Answer a request to *host* that arrives through *exit*."""
         site = self.site_of(host)
         if site is None:
             return Reply(502, (("Content-Type", "text/plain"),), b"no such host in the sandbox")
@@ -115,7 +115,7 @@ class Edge:
         return replace(encoded(reply, site.encoding, call), after=self._gather(site))
 
     def _gather(self, site: Site) -> asyncio.Future[None] | None:
-        """Return what the first requests to *site* wait for; None if nothing."""
+        """Return what the first requests to *site* wait for, or None."""
         if site.together < 2:
             return None
         new = asyncio.get_running_loop().create_future()
@@ -136,7 +136,7 @@ class Edge:
     def _judge(
         self, site: Site, host: str, path: str, call: Call, exit: str
     ) -> tuple[str, str | None]:
-        """Return the verdict on a request, and a cookie that replaces the one it brought."""
+        """Return the verdict on a request, and a new cookie if its cookie is renewed."""
         protection = site.protection
         if protection is None or not path.startswith(protection.paths or ""):
             return "page", None

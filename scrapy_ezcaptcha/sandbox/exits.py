@@ -1,4 +1,4 @@
-"""How the exits of the sandbox's proxy are: they work until told otherwise."""
+"""The state of the exits of the sandbox's proxy: they work until a test changes them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class ExitState:
-    """How an exit is.
+    """The state of an exit.
 
     Args:
-        is_dead: whether it lets nothing through.
-        status: what the proxy answers for it while it is dead; None to drop the connection.
-        wants_other_credentials: whether it answers 407 to the password of all others.
+        is_dead: whether it passes nothing on.
+        status: the status that the proxy answers while it is dead; None to drop the connection.
+        wants_other_credentials: whether it answers 407 to the password of the other exits.
         delay: seconds before each of its answers.
     """
 
@@ -35,10 +35,10 @@ class ExitState:
 
 
 class Exits:
-    """Tells the proxy's exits, which are its user names, how to be from now on.
+    """Changes the state of the proxy's exits, which are its user names.
 
-    Callable from any thread, also while a crawl runs. Requests that the proxy has already
-    accepted are still answered, unless their exit has a port of its own.
+    Its methods can be called from any thread, even while a crawl runs. Requests that the proxy has
+    already accepted still get answers, unless their exit has its own port.
     """
 
     def __init__(self) -> None:
@@ -46,40 +46,40 @@ class Exits:
         self._ports: dict[str, ExitPort] = {}
 
     def dead(self, *users: str, status: int | None = None) -> None:
-        """Let these exits die.
+        """Make these exits fail.
 
-        Connections to one with a port of its own are refused. The shared port drops the connection
-        of a request, or answers with *status* (502), also to ``CONNECT``.
+        If an exit has its own port, connections to it are refused. The shared port drops the
+        connection of a request, or answers with *status* (502), also to ``CONNECT``.
         """
         self._set(users, ExitState(is_dead=True, status=status))
 
     def slow(self, user: str, seconds: float) -> None:
-        """Have this exit wait so many seconds before each answer, also to ``CONNECT``."""
+        """Make this exit wait *seconds* before each answer, also to ``CONNECT``."""
         self._set((user,), ExitState(delay=seconds))
 
     def other_credentials(self, *users: str) -> None:
-        """Have these exits answer 407 from now on. Open tunnels go on."""
+        """Make these exits answer 407. Open tunnels continue to work."""
         self._set(users, ExitState(wants_other_credentials=True))
 
     def working(self, *users: str) -> None:
-        """Have these exits work again."""
+        """Make these exits work again."""
         self._set(users, ExitState())
 
     def state(self, user: str) -> ExitState:
-        """Return how the exit of *user* is."""
+        """Return the state of the exit of *user*."""
         return self._states.get(user, ExitState())
 
     def refuses(self, user: str) -> bool:
-        """Whether the exit of *user* refuses the password that all exits accept."""
+        """Whether the exit of *user* refuses the password of the other exits."""
         return self.state(user).wants_other_credentials
 
     def instead(self, user: str) -> Reply | None:
-        """Return what the proxy answers for a dead exit; None if it is not."""
+        """Return the proxy's answer if the exit of *user* is dead, else None."""
         state = self.state(user)
         return Reply(state.status or 0, body=b"the exit is down") if state.is_dead else None
 
     def delayed(self, user: str, reply: Reply) -> Reply:
-        """Return *reply* as it leaves the proxy by the exit of *user*."""
+        """Return *reply* with the delay of the exit of *user*."""
         return replace(reply, delay=reply.delay + self.state(user).delay)
 
     def worker_finds(self, user: str) -> str | None:
@@ -89,16 +89,16 @@ class Exits:
         return "the proxy does not answer" if self.state(user).is_dead else None
 
     def add_port(self, user: str, port: ExitPort) -> None:
-        """Note that the exit of *user* has a port of its own."""
+        """Note that the exit of *user* has its own port."""
         self._ports[user] = port
         port.set_open(is_open=not self.state(user).is_dead)
 
     def port_of(self, user: str) -> ExitPort | None:
-        """Return the port of its own that the exit of *user* has, if any."""
+        """Return the exit's own port, if the exit of *user* has one."""
         return self._ports.get(user)
 
     def close(self) -> None:
-        """Give all ports up."""
+        """Free all ports."""
         for port in self._ports.values():
             port.give_up()
 
@@ -110,11 +110,11 @@ class Exits:
 
 
 class ExitPort:
-    """A port of one exit's own: while that is closed, connections to it are refused.
+    """The port of one exit; while it is closed, connections to it are refused.
 
     Args:
-        loop: on which it listens; that runs in another thread.
-        connection: makes the protocol of a connection.
+        loop: the event loop, which runs in another thread.
+        connection: returns the protocol for a new connection.
     """
 
     def __init__(
@@ -125,14 +125,14 @@ class ExitPort:
         self._server: asyncio.Server | None = None
         self._connections: set[HttpConnection] = set()
         self._changes: set[asyncio.Task[None]] = set()
-        # It never listens, and keeps the port from being given away while that is closed.
+        # This socket never listens. It keeps the port reserved while the port is closed.
         self._reserved = _bound_socket(0)
         self.number: int = self._reserved.getsockname()[1]
 
     def set_open(self, *, is_open: bool) -> None:
-        """Listen, or refuse connections and drop those that are there."""
+        """Listen, or refuse new connections and drop the existing ones."""
         change = self._open() if is_open else self._close()
-        if self._is_running_here():  # called while it answers somebody
+        if self._is_running_here():  # called during an answer
             task = self._loop.create_task(change)
             self._changes.add(task)
             task.add_done_callback(self._changes.discard)
@@ -140,7 +140,7 @@ class ExitPort:
             asyncio.run_coroutine_threadsafe(change, self._loop).result()
 
     def give_up(self) -> None:
-        """Free the port; called on the loop."""
+        """Free the port; must be called on the loop."""
         if self._server is not None:
             self._server.close()
         self._reserved.close()
@@ -173,7 +173,7 @@ class ExitPort:
 
 
 def _bound_socket(port: int) -> socket.socket:
-    """Return a socket at *port*, where others of these may be bound too."""
+    """Return a socket at *port*, which several of these sockets can share."""
     bound = socket.socket()
     for option in ("SO_REUSEADDR", "SO_REUSEPORT"):
         if hasattr(socket, option):

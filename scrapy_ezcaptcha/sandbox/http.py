@@ -1,6 +1,6 @@
-"""HTTP/1.1 for the sandbox: connections in, :class:`Call` to a handler, :class:`Reply` out.
+"""HTTP/1.1 for the sandbox: a handler gets a :class:`Call` and returns a :class:`Reply`.
 
-h11 knows the protocol; here are only the sockets, and ``CONNECT`` with TLS behind it.
+h11 implements the protocol. This module adds the sockets, and ``CONNECT`` with TLS in the tunnel.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """One request as it arrived. Header names are lower-case."""
+    """A request. Header names are lower-case."""
 
     method: str
     target: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = b""
     exit: str | None = None
-    host: str | None = None  # set within a tunnel
+    host: str | None = None  # set in a tunnel
     http_version: str = "1.1"
 
     def header(self, name: str) -> str | None:
@@ -35,13 +35,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, or one of the ways not to give one.
+    """An answer, or a way to give none.
 
-    ``after``: send it once this is done. ``delay``: seconds before it, from then on.
-    ``cut``: send only so many bytes of the body, then close.
-    ``drip``: after the body send a byte every so many seconds, for ever.
+    ``after``: send it when this future is done. ``delay``: wait this many seconds after that.
+    ``cut``: send only this many bytes of the body, then close.
+    ``drip``: after the body, send a byte every this many seconds, without end.
     ``silent``: never answer. ``status`` 0: close at once. ``tunnel_to``: accept a
-    ``CONNECT`` to this host, for the client that goes out by ``exit``.
+    ``CONNECT`` to this host, for a client that uses ``exit``.
     """
 
     status: int = 200
@@ -57,7 +57,7 @@ class Reply:
 
 
 def when_due(reply: Reply, send: Callable[[Reply], None]) -> None:
-    """Call *send* with *reply* once that is due."""
+    """Call *send* with *reply* when it is due."""
     if reply.after is not None:
         reply.after.add_done_callback(lambda _: when_due(replace(reply, after=None), send))
     elif reply.delay:
@@ -67,14 +67,13 @@ def when_due(reply: Reply, send: Callable[[Reply], None]) -> None:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection of a client.
+    """A connection of a client.
 
     Args:
         handler: answers a call.
-        tunnel: returns the TLS context that plays a host within a tunnel by an exit, and what
-            is to speak there.
-        exit: by which exit the calls of a tunnel leave.
-        host: to which host a tunnel leads.
+        tunnel: returns the TLS context and the protocol for a tunnel to a host through an exit.
+        exit: the exit of calls in a tunnel.
+        host: the host to which a tunnel leads.
     """
 
     def __init__(
@@ -96,21 +95,21 @@ class HttpConnection(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport; in a tunnel the first call may be here before it."""
+        """Keep the transport; in a tunnel, the first call may arrive before it."""
         self._transport = cast("asyncio.Transport", transport)
         self._advance()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser and answer what is complete."""
+        """Feed the parser, and answer complete requests."""
         self._http.receive_data(data)
         self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Drop what was still to be answered."""
+        """Drop unanswered requests."""
         self._transport = None
 
     def abort(self) -> None:
-        """Drop the connection, and the tunnel that it has become."""
+        """Drop the connection, and its tunnel if there is one."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -180,7 +179,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
             return
         self._http.start_next_cycle()
-        # Not from within the pump: a client may send its next request ahead.
+        # Not called directly, because a client may have sent its next request already.
         asyncio.get_running_loop().call_soon(self._advance)
 
     def _drip(self, pause: float) -> None:
@@ -201,7 +200,7 @@ class HttpConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         try:
             transport = await loop.start_tls(self._transport, inside, context, server_side=True)
-        except OSError:  # the client went away, or speaks no TLS
+        except OSError:  # the client closed the connection, or does not use TLS
             self._transport.close()
             return
         if transport is not None:

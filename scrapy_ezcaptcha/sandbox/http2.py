@@ -1,4 +1,4 @@
-"""HTTP/2 for the sandbox, where a TLS client asks for it by ALPN. h2 knows the protocol."""
+"""HTTP/2 for the sandbox, if a TLS client asks for it with ALPN. h2 implements the protocol."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ALPN_PROTOCOLS = ("h2", "http/1.1")
 
 
 class TlsConnection(asyncio.Protocol):
-    """A connection behind TLS: HTTP/1.1 or HTTP/2, as the handshake agreed.
+    """A TLS connection with HTTP/1.1 or HTTP/2, as agreed in the handshake.
 
     Args:
         handler: answers a call.
-        exit: by which exit the calls leave.
-        host: to which host the connection leads; None for what the calls name.
+        exit: the exit of the calls.
+        host: the host to which the connection leads; None for the hosts that the calls name.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TlsConnection(asyncio.Protocol):
         self._chosen: asyncio.Protocol | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Choose the protocol; after a tunnel the first bytes may be here before."""
+        """Choose the protocol; in a tunnel, the first bytes may have arrived before."""
         tls = transport.get_extra_info("ssl_object")
         speaks_http2 = tls is not None and tls.selected_alpn_protocol() == "h2"
         if speaks_http2:
@@ -59,14 +59,14 @@ class TlsConnection(asyncio.Protocol):
             self._chosen.data_received(self._early)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on, or keep until the protocol is chosen."""
+        """Pass the data on, or keep it until the protocol is chosen."""
         if self._chosen is None:
             self._early += data
         else:
             self._chosen.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hand on."""
+        """Pass this on."""
         if self._chosen is not None:
             self._chosen.connection_lost(exc)
 
@@ -79,7 +79,7 @@ class _Stream:
 
 
 class Http2Connection(asyncio.Protocol):
-    """One HTTP/2 connection of a client; the arguments are those of :class:`TlsConnection`."""
+    """An HTTP/2 connection of a client, with the arguments of :class:`TlsConnection`."""
 
     def __init__(
         self, handler: Callable[[Call], Reply], *, exit: str | None, host: str | None
@@ -98,7 +98,7 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the protocol and answer what is complete."""
+        """Feed the protocol, and answer complete requests."""
         try:
             events = self._h2.receive_data(data)
         except ProtocolError:
@@ -110,7 +110,7 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Drop what was still to be answered."""
+        """Drop unanswered requests."""
         self._transport = None
 
     def _take(self, event: Event) -> None:

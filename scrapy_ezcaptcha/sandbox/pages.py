@@ -1,7 +1,6 @@
-"""What the sandbox's sites show: a catalogue, challenge pages of three ages, look-alikes.
+"""The pages of the sandbox's sites: a catalogue, three kinds of challenge pages, look-alikes.
 
-The challenge pages carry the machinery by which real ones are told, in small, and
-nothing that could be solved.
+The challenge pages contain the signs of real ones, and nothing that could be solved.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ data-sitekey="1x00000000000000000000AA"></div></form></body></html>""",
 }
 
 
-#: A picture of one pixel, as PNG.
+#: A PNG picture of one pixel.
 IMAGE = b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4IScHAAK2AQU0pnWqAAAAAElFTkSuQmCC"
 )
@@ -68,18 +67,18 @@ def challenge_page(kind: str, host: str) -> str:
 
 
 def look_alike(kind: str, host: str) -> tuple[int, str]:
-    """Return the status and page of something that is no challenge."""
+    """Return the status and text of a page that is not a challenge."""
     status, page = _LOOK_ALIKES[kind]
     return status, page.format(host=escape(host))
 
 
 def refresh_page(to: str) -> str:
-    """Return a page that sends the browser on to *to* at once."""
+    """Return a page that redirects the browser to *to*."""
     return f'<html><head><meta http-equiv="refresh" content="0; url={escape(to)}"></head></html>'
 
 
 def catalogue_page(host: str, path: str, items: int) -> str:
-    """Return a page of the catalogue: ``/`` lists all, ``/item/N`` is one and links to the next."""
+    """Return a page of the catalogue: ``/`` lists all items, ``/item/N`` links to the next one."""
     name = path.rpartition("/")[2]
     if path.startswith("/item/") and name.isdigit():
         number = int(name)

@@ -1,4 +1,4 @@
-"""The sandbox: the service, protected sites and a proxy, on loopback in one thread."""
+"""The sandbox: a simulated service, protected sites and a proxy, on loopback in one thread."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.sandbox.sites import Site
 
 _LOOPBACK = "127.0.0.1"
-_DIRECT = "direct"  # the exit of who comes without the proxy
+_DIRECT = "direct"  # the exit of clients without the proxy
 
 
 class Sandbox:
-    """Plays everything that a crawl of protected sites meets.
+    """Simulates everything that a crawl of protected sites needs.
 
-    Use it as a context manager, or call :meth:`start` and :meth:`stop`. The made-up
-    hosts are reached through its proxy, http and https; each user name of the proxy is
-    an exit of its own. ``exits`` tells them how to be, also while a crawl runs.
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. Its hosts are reached
+    through its proxy, with http and https. Each user name of the proxy is another exit. ``exits``
+    changes their state, even while a crawl runs.
 
     Args:
-        sites: what stands behind the proxy.
+        sites: the sites that the proxy can reach.
         latency: seconds that a solve takes.
-        balance: points of the account at the start.
-        faults: what goes wrong with the service, or with the proxy.
-        solution: replaces fields of every solution; ``header`` and ``cookies`` are merged in, a
-            field that is None is left null.
-        service_tls: serve the service by https, with a certificate of :meth:`write_ca`.
+        balance: points in the account at the start.
+        faults: what goes wrong in the service or in the proxy.
+        solution: replaces fields of every solution; ``header`` and ``cookies`` are merged, and
+            None makes a field null.
+        service_tls: serve the service with https, with a certificate of :meth:`write_ca`.
         key: the client key that the service accepts.
         proxy_password: the password that the proxy accepts, with any user name.
     """
@@ -101,14 +101,14 @@ class Sandbox:
         self.stop()
 
     def start(self, *, service_port: int = 0, proxy_port: int = 0) -> None:
-        """Listen; ports that are 0 are chosen by the system."""
+        """Listen; the system chooses a port that is 0."""
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         listening = self._listen(service_port, proxy_port)
         self._ports = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
 
     def stop(self) -> None:
-        """Stop listening and drop all connections."""
+        """Stop listening, and drop all connections."""
         if self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
@@ -119,23 +119,23 @@ class Sandbox:
 
     @property
     def api_url(self) -> str:
-        """The service's address, for ``EZCAPTCHA_API_URL``."""
+        """The URL of the service, for ``EZCAPTCHA_API_URL``."""
         return f"{'https' if self._service_tls else 'http'}://{_LOOPBACK}:{self._ports[0]}"
 
     @property
     def direct_url(self) -> str:
-        """The first site without any proxy."""
+        """The URL of the first site without a proxy."""
         return f"http://{_LOOPBACK}:{self._ports[2]}"
 
     @property
     def direct_https_url(self) -> str:
-        """The first site without any proxy, by https; HTTP/2 where the client asks for it."""
+        """The https URL of the first site without a proxy; HTTP/2 if the client asks for it."""
         return f"https://{_LOOPBACK}:{self._ports[3]}"
 
     def proxy_url(self, user: str = "exit1", *, own_port: bool = False) -> str:
-        """Return the proxy by which *user* leaves, credentials included.
+        """Return the URL of the proxy for the exit *user*, with credentials.
 
-        *own_port*: by a port of this exit alone, which refuses connections while the exit is dead.
+        With *own_port*, the exit gets its own port, which refuses connections while it is dead.
         """
         password = quote(self.proxy_password, safe="")
         port = self._port_of(user) if own_port else self._ports[1]
@@ -157,7 +157,7 @@ class Sandbox:
         }
 
     def environment(self, user: str = "exit1") -> dict[str, str]:
-        """Return environment variables for a crawl: the key, and the proxy by which it leaves."""
+        """Return environment variables for a crawl: the key, and the proxy with the exit *user*."""
         proxy = self.proxy_url(user)
         return {"EZCAPTCHA_CLIENT_KEY": self.key, "http_proxy": proxy, "https_proxy": proxy}
 
@@ -168,16 +168,16 @@ class Sandbox:
         return [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
 
     def interrupt_service(self, seconds: float) -> None:
-        """Have the service refuse connections for so many seconds, from now on."""
+        """Make the service refuse connections for *seconds*."""
         asyncio.run_coroutine_threadsafe(self._stop_service(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._resume_service)
 
     def write_ca(self, path: Path) -> None:
-        """Write the certificate that vouches for the sandbox's https hosts, as PEM."""
+        """Write the CA certificate of the sandbox's https hosts, as PEM."""
         self._authority.cert_pem.write_to_path(str(path))
 
     def report(self) -> dict[str, Any]:
-        """Return what was seen: calls to the service, tasks, pages and challenges by host.
+        """Return what the sandbox saw: calls to the service, tasks, pages and challenges by host.
 
         ``seconds`` is the time from the creation of each task until its solution was fetched.
         """
@@ -276,18 +276,18 @@ class Sandbox:
         return self.exits.delayed(user, reply)
 
     def _by_exit(self, call: Call, user: str) -> Reply:
-        """Answer what has come to the proxy, and leaves it by the exit of *user*."""
-        if call.host is not None:  # within a tunnel
+        """Answer a call to the proxy that uses the exit of *user*."""
+        if call.host is not None:  # in a tunnel
             return self.edge.visit(call.host, call.target, call, user)
         if call.method == "CONNECT":
             return Reply(tunnel_to=call.target.rpartition(":")[0], exit=user)
         host = urlsplit(call.target).hostname
         if host is None:
-            return Reply(400, (), b"a proxy takes absolute URLs")
+            return Reply(400, (), b"a proxy needs absolute URLs")
         return self.edge.visit(host, call.target, call, user)
 
     def _user(self, call: Call) -> str | None:
-        """Return the user name that the proxy accepts, None if it refuses."""
+        """Return the user name of *call* if the proxy accepts its credentials, else None."""
         scheme, _, encoded = (call.header("proxy-authorization") or "").partition(" ")
         try:
             user, _, password = b64decode(encoded).decode("latin-1").partition(":")

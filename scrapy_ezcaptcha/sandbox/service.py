@@ -1,4 +1,4 @@
-"""The solving service, played on loopback after the vendor's documentation."""
+"""The simulated solving service on loopback, after the vendor's documentation."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.sandbox.edge import Edge
     from scrapy_ezcaptcha.sandbox.http import Call
 
-#: The browser that the worker pretends to be.
+#: The browser that the worker imitates.
 USER_AGENT = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
     " Chrome/131.0.0.0 Safari/537.36"
 )
 
-#: For so long the result of a task is held after its creation.
+#: How long the result of a task is kept after its creation.
 HELD_SECONDS = 300.0
 
-#: So many wrong keys in a minute are answered as such; then they are banned.
+#: After this many calls with a wrong key in a minute, the key is banned.
 MAX_KEY_ERRORS = 30
 
-#: What a task fails with whose proxy the worker cannot use. The vendor documents no code for it;
-#: its interface is that of other services, whose codes for this all begin with ``ERROR_PROXY``.
+#: The code of a task that fails because the worker cannot use its proxy. The vendor documents no
+#: code for this, but services with the same interface use codes that begin with ``ERROR_PROXY``.
 PROXY_ERROR = "ERROR_PROXY_CONNECT"
 
 _GATEWAY_PAGE = b"<html><h1>502 Bad Gateway</h1></html>"
@@ -55,7 +55,7 @@ _HEADERS = {
 
 @dataclass
 class Fault:
-    """Something that goes wrong with the service's answers, or the proxy's.
+    """Something that goes wrong in the answers of the service or the proxy.
 
     Args:
         call: ``createTask``, ``getTaskResult``, ``getBalance`` or ``proxy``.
@@ -65,24 +65,24 @@ class Fault:
             - ``html``, ``garbage``: a gateway's page, broken JSON
             - ``raw``: *body* as it is
             - ``slow``: the right answer, after *delay* seconds
-            - ``close``, ``cut``: no answer, half of one
-            - ``silent``, ``drip``: never any answer, one that never ends
-            - ``huge``, ``bomb``: 64 MB, and 100 MB in 100 KB
-            - ``redirect``: to ``/elsewhere``, with the method kept
+            - ``close``, ``cut``: no answer, half an answer
+            - ``silent``, ``drip``: never an answer, an answer without an end
+            - ``huge``, ``bomb``: 64 MB, and 100 MB compressed to 100 KB
+            - ``redirect``: to ``/elsewhere``, with the same method
         code: the service's error code.
-        description: its words; ``{key}`` and ``{proxy}`` echo what was sent.
-        status: HTTP status of the answer.
-        times: how many calls meet it, None for all.
-        after: how many calls go well before.
+        description: the service's words; ``{key}`` and ``{proxy}`` echo what was sent.
+        status: the HTTP status of the answer.
+        times: how many calls get this fault, None for all.
+        after: how many calls succeed before that.
         body: for ``raw``.
         delay: for ``slow``.
-        chance: that a call meets it, from 0 to 1.
+        chance: the chance that a call gets this fault, from 0 to 1.
     """
 
     call: str
     kind: str = "error"
     code: str = "ERROR_INTERNAL_SERVER_ERROR"
-    description: str = "told so by the sandbox"
+    description: str = "simulated by the sandbox"
     status: int = 200
     times: int | None = 1
     after: int = 0
@@ -92,7 +92,7 @@ class Fault:
     struck: int = 0
 
     def strikes(self) -> bool:
-        """Count a call; True if it meets this fault."""
+        """Count a call; return True if it gets this fault."""
         if self.after > 0:
             self.after -= 1
             return False
@@ -104,7 +104,7 @@ class Fault:
 
 @dataclass
 class Task:
-    """A task as the service keeps it."""
+    """A task in the service."""
 
     website_url: str
     exit: str
@@ -116,25 +116,26 @@ class Task:
     failed: str | None = None
     solution: dict[str, Any] | None = None
     created_at: float = field(default_factory=time.monotonic)
-    solved_at: float | None = None  # when its solution was fetched first
+    solved_at: float | None = None  # when its solution was first fetched
 
 
 class Service:
-    """Plays ``createTask``, ``getTaskResult`` and ``getBalance``.
+    """Simulates ``createTask``, ``getTaskResult`` and ``getBalance``.
 
     ``tasks`` has each :class:`~scrapy_ezcaptcha.sandbox.Task` by its id, ``calls`` the number of
     calls by method.
 
     Args:
-        edge: where the clearances hold.
+        edge: the edge that accepts the clearances.
         key: the client key that is accepted.
-        proxy_password: a task's proxy must carry it.
+        proxy_password: the password that the proxy of a task must have.
         latency: seconds until a task is ready.
-        balance: points of the account; a task costs *price* of them.
-        tasks_at_once: further ones are refused with 429; None for any number.
-        solution: replaces fields of every solution; ``header`` and ``cookies`` are merged in,
-            a field that is None is left null.
-        exits: how the proxy's exits are, which the worker uses too.
+        balance: points in the account; a task costs *price* points.
+        tasks_at_once: the maximum number of tasks at a time, None for no limit; a call for one more
+            is refused with status 429.
+        solution: replaces fields of every solution; ``header`` and ``cookies`` are merged, and
+            None makes a field null.
+        exits: the state of the proxy's exits, which the worker uses too.
     """
 
     def __init__(
@@ -173,9 +174,9 @@ class Service:
         try:
             payload = json.loads(call.body)
         except ValueError:
-            return _error("ERROR_CONTENT_TYPE_ERROR", "the body is no JSON", status=400)
+            return _error("ERROR_CONTENT_TYPE_ERROR", "the body is not JSON", status=400)
         if not isinstance(payload, dict):
-            return _error("ERROR_REQUEST_PARAMETERS", "the body is no object", status=400)
+            return _error("ERROR_REQUEST_PARAMETERS", "the body is not an object", status=400)
         fault = next((f for f in self.faults if f.call == method and f.strikes()), None)
         if fault is not None and fault.kind != "slow":
             return faulty_reply(fault, payload)
@@ -184,7 +185,7 @@ class Service:
 
     def _answer(self, call: Call, method: str, payload: dict[str, Any]) -> Reply:
         if call.method != "POST":
-            return _error("ERROR_REQUEST_METHOD", "only POST", status=400)
+            return _error("ERROR_REQUEST_METHOD", "the method must be POST", status=400)
         answer = {
             "createTask": self._create_task,
             "getTaskResult": self._get_task_result,
@@ -197,7 +198,7 @@ class Service:
         return answer(payload)
 
     def _refuse_key(self) -> Reply:
-        """Refuse a wrong key; too many within a minute get it banned, as the vendor does."""
+        """Refuse a wrong key, and ban it after too many calls in a minute, as the vendor does."""
         now = time.monotonic()
         self._key_errors = [at for at in self._key_errors if now - at < 60] + [now]
         if len(self._key_errors) > MAX_KEY_ERRORS:
@@ -238,7 +239,7 @@ class Service:
         task.polls += 1
         now = time.monotonic()
         if now - task.created_at > HELD_SECONDS:
-            return _error("ERROR_TASK_NOT_EXIST", "its result is held no more", status=400)
+            return _error("ERROR_TASK_NOT_EXIST", "its result is no longer available", status=400)
         if now < task.ready_at:
             return _json({"errorId": 0, "errorCode": None, "status": "processing"})
         task.failed = task.failed or (None if task.solved else self._exits.worker_finds(task.exit))
@@ -272,7 +273,7 @@ class Service:
 
 
 def faulty_reply(fault: Fault, payload: Mapping[str, Any]) -> Reply:
-    """Return what *fault* makes of the answer to *payload*."""
+    """Return the answer to *payload* with this *fault*."""
     json_type = ("Content-Type", "application/json")
     replies = {
         "close": lambda: Reply(status=0),

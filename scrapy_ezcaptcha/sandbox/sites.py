@@ -1,4 +1,4 @@
-"""What the made-up sites are: how each zone challenges, and what its hosts serve."""
+"""The simulated sites: how each zone challenges, and what its hosts serve."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ class Protection:
     """How a zone challenges.
 
     Args:
-        status: of the challenge page: 403 today, 503 long ago, 429 for bots.
-        mitigated: whether it carries ``cf-mitigated: challenge``.
-        page: which machinery is on it: ``managed``, ``legacy`` or ``captcha``.
-        max_uses: how many requests a clearance lets through; None for any number.
-        max_age: for how many seconds it holds; None for ever.
-        accepts: False for a zone that challenges again whatever comes.
-        per_host: whether each host of the zone wants a clearance of its own.
-        renew_every: after so many uses, send a newer cookie by ``Set-Cookie``.
+        status: the status of the challenge page: 403 today, 503 long ago, 429 for bots.
+        mitigated: whether it has the header ``cf-mitigated: challenge``.
+        page: the kind of challenge page: ``managed``, ``legacy`` or ``captcha``.
+        max_uses: how many requests are accepted with a clearance; None for no limit.
+        max_age: how many seconds a clearance is valid; None for no limit.
+        accepts: False for a zone that never accepts a clearance.
+        per_host: whether each host of the zone needs its own clearance.
+        renew_every: after this many uses, send a newer cookie with ``Set-Cookie``.
         strays: the chance, from 0 to 1, that a request is challenged although its clearance is
-            good.
-        always: beginnings of paths that are challenged whatever comes.
+            valid.
+        always: beginnings of paths that never accept a clearance.
         paths: beginnings of paths that are protected; all others are open. None protects all.
         binds_tls: whether a clearance is bound to the TLS handshake of the worker's browser, so
-            that it is refused to every client of this machine.
+            that no client on this machine can use it.
     """
 
     status: int = 403
@@ -42,19 +42,18 @@ class Protection:
 
 @dataclass(frozen=True)
 class Site:
-    """A zone and what its hosts serve.
+    """A zone, and what its hosts serve.
 
     Args:
-        zone: the site's domain; all its subdomains answer too.
+        zone: the domain of the site; all its subdomains answer too.
         protection: None for a site without challenges.
-        kind: ``catalogue``, or one of the pages that only look like a challenge:
+        kind: ``catalogue``, or a page that only looks like a challenge:
             ``block``, ``rate_limit``, ``turnstile``, ``article``, ``forbidden``.
-        items: pages of the catalogue.
+        items: the number of items in the catalogue.
         latency: seconds before each answer.
-        together: its first requests wait for each other: none of them is answered before so many
-            have come.
-        encoding: ``gzip``, ``br`` or ``zstd``, in which it sends pages and challenges to
-            clients that accept it.
+        together: the number of first requests that wait for each other: the site answers none of
+            them before all have arrived.
+        encoding: ``gzip``, ``br`` or ``zstd``, for clients that accept it.
     """
 
     zone: str
@@ -66,7 +65,7 @@ class Site:
     encoding: str | None = None
 
 
-#: What stands in the sandbox unless told otherwise.
+#: The default sites of the sandbox.
 DEFAULT_SITES = (
     Site("shop.example", Protection()),
     Site("old.example", Protection(status=503, mitigated=False, page="legacy")),

@@ -1,7 +1,7 @@
-"""The service on treq: one call, one solve.
+"""A client of the service on treq: single calls and whole solves.
 
-Every coroutine here is to be awaited where Scrapy awaits: from asyncio code under
-the asyncio reactor, from any coroutine under another one.
+Await its coroutines as in Scrapy: in asyncio code under the asyncio reactor, in any coroutine
+under another reactor.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.service.wire import Solution
 
-#: How often ``createTask`` is sent while no connection can be made.
+#: How often ``createTask`` is tried if no connection can be made.
 CREATE_TRIES = 4
 
-#: How many errors unknown to us in a row a task may answer before it counts as failed.
+#: After this many unknown errors in a row, a task counts as failed.
 UNKNOWN_ERROR_LIMIT = 3
 
 _MAX_TASKS = 10_000
 
-#: How often in a row a task may be ready without a solution before it counts as failed.
+#: If a task is ready without a solution this often in a row, it counts as failed.
 EMPTY_LIMIT = 2
 
 _MAX_THROTTLED_SECONDS = 30.0
@@ -54,9 +54,9 @@ class EzCaptchaClient:
         app_id: the service's optional developer id.
         api_url: without a trailing slash.
         poll_interval: seconds between two polls of one task.
-        solve_timeout: seconds from a task's creation to giving it up.
-        http_timeout: seconds for one call, connecting and reading included.
-        reactor: the clock and the sockets; the installed reactor by default.
+        solve_timeout: seconds from a task's creation until it is given up.
+        http_timeout: seconds for one call, including connecting and reading.
+        reactor: the reactor for time and sockets; by default, the installed reactor.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EzCaptchaClient:
         self._allow_private = is_loopback(urlsplit(api_url).hostname or "")
         self._poll_interval = poll_interval
         self._solve_timeout = solve_timeout
-        self._secrets: Lru[str, tuple[str, ...]] = Lru(_MAX_TASKS)  # of the proxy, by task
+        self._secrets: Lru[str, tuple[str, ...]] = Lru(_MAX_TASKS)  # the proxy's secrets by task
         self._transport = Transport(self._api_url, client_key, http_timeout, reactor)
 
     @classmethod
@@ -98,13 +98,13 @@ class EzCaptchaClient:
         return f"{type(self).__name__}(api_url={self._api_url!r})"
 
     async def create_task(self, task: CloudFlare5STask) -> str:
-        """Create *task* and return its id. From here on it is paid for.
+        """Create *task* and return its id. The task is then paid for.
 
         Raises:
-            ExitError: the service could not use the task's proxy; nothing was sent.
-            ApiError: the service refused.
+            ExitError: the service cannot use the task's proxy; nothing was sent.
+            ApiError: the service refused the call.
             TransportError: no answer; its ``sent`` tells whether the task may exist.
-            UnexpectedResponse: no documented answer; the task may exist.
+            UnexpectedResponse: an undocumented answer; the task may exist.
         """
         exit = check_exit(Exit.parse(task.proxy), allow_private=self._allow_private)
         payload = create_task_payload(self._client_key, task, self._app_id)
@@ -114,12 +114,12 @@ class EzCaptchaClient:
         return task_id
 
     async def get_task_result(self, task_id: str) -> Solution | None:
-        """Ask once for the solution of a task; None while it is in work.
+        """Return the solution of a task, or None if it is not ready; asks only once.
 
         Raises:
-            ApiError: the task or the query failed.
+            ApiError: the task or the call failed.
             TransportError: no answer.
-            UnexpectedResponse: no documented answer.
+            UnexpectedResponse: an undocumented answer.
         """
         payload = {"clientKey": self._client_key, "taskId": task_id}
         status, body = await self._transport.call("getTaskResult", payload)
@@ -130,9 +130,9 @@ class EzCaptchaClient:
         """Return the account's balance in points; 10,000 points are 1 USD.
 
         Raises:
-            ApiError: the service refused.
+            ApiError: the service refused the call.
             TransportError: no answer.
-            UnexpectedResponse: no documented answer.
+            UnexpectedResponse: an undocumented answer.
         """
         status, body = await self._transport.call("getBalance", {"clientKey": self._client_key})
         return parse_balance(body, status=status, hide=(self._client_key,))
@@ -140,19 +140,19 @@ class EzCaptchaClient:
     async def solve(
         self, task: CloudFlare5STask, *, on_created: Callable[[str], None] | None = None
     ) -> Solution:
-        """Create *task* once and poll it until it is ready, has failed, or is out of time.
+        """Create *task* once, and poll it until it is ready, has failed, or its time is up.
 
-        A creation is sent again only if it surely created nothing: the connection or the TLS
-        handshake failed, or the service throttles, which is waited out for as long as for a
-        result. A poll that fails temporarily is sent again while the task lives. *on_created* is
-        called with the task's id as soon as it is paid for.
+        ``createTask`` is sent again only if it certainly created nothing: the connection or the TLS
+        handshake failed, or the service throttles calls. Throttling is waited out for at most
+        ``solve_timeout``. A poll that fails temporarily is sent again until the time is up.
+        *on_created* is called with the id of the task as soon as it is paid for.
 
         Raises:
-            ExitError: the service could not use the task's proxy; nothing was sent.
-            ApiError: the task was refused, or failed (then with its ``task_id``).
+            ExitError: the service cannot use the task's proxy; nothing was sent.
+            ApiError: the task was refused, or it failed and the error has its ``task_id``.
             SolveTimeout: no result within ``solve_timeout``.
             TransportError: the task could not be created.
-            UnexpectedResponse: creating it was not answered as documented.
+            UnexpectedResponse: an undocumented answer to the creation.
         """
         task_id = await self._create_until_known(task)
         if on_created is not None:
@@ -169,20 +169,20 @@ class EzCaptchaClient:
     ) -> str:
         """Create a task for the challenge of *url* through *exit*, and return its id.
 
-        It is created as by :meth:`solve`. *on_throttled* is called whenever the service refuses
-        the call for its rate.
+        This works as in :meth:`solve`. *on_throttled* is called whenever the service refuses the
+        call because of its rate.
         """
         task = CloudFlare5STask(url, exit.url, rq_data)
         return await self._create_until_known(task, on_throttled)
 
     async def wait_for_solution(self, task_id: str, exit: Exit | None = None) -> Solution:
-        """Poll a task that was created before until it is ready, has failed, or is out of time.
+        """Poll an existing task until it is ready, has failed, or its time is up.
 
-        *exit* is the task's proxy, whose password is kept out of errors; of tasks that this
-        client created it is known.
+        *exit* is the task's proxy, whose password is kept out of errors. It is not needed for tasks
+        that this client created.
 
         Raises:
-            ApiError: the task failed, or the service does not know it any more.
+            ApiError: the task failed, or the service no longer knows it.
             SolveTimeout: no result within ``solve_timeout`` from now.
         """
         if exit is not None:

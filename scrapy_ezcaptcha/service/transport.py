@@ -1,4 +1,4 @@
-"""One call to the service over treq: a time limit, a size limit, verified TLS, no redirects."""
+"""One call to the service with treq: a time limit, a size limit, verified TLS, no redirects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scrapy_ezcaptcha.errors import (
     redact,
 )
 
-#: Bytes of an answer that are read; a solution carries a whole page.
+#: Bytes of an answer that are read; a solution contains a whole page.
 MAX_ANSWER = 16 * 1024 * 1024
 
 _USER_AGENT = f"scrapy-ezcaptcha/{version('scrapy-ezcaptcha')}".encode()
@@ -38,8 +38,8 @@ _MAX_CONNECT_SECONDS = 10.0
 class Transport:
     """Posts JSON to the service through one pool of persistent connections.
 
-    The key is sent as ``X-API-Key``, as the vendor's SDK does, and kept out of errors. *timeout*
-    is in seconds, for one call, connecting and reading included.
+    The key is sent as ``X-API-Key``, as in the vendor's SDK, and is kept out of errors. *timeout*
+    is in seconds, for one call, including connecting and reading.
     """
 
     def __init__(self, api_url: str, client_key: str, timeout: float, reactor: Any) -> None:
@@ -58,7 +58,7 @@ class Transport:
         self._http = HTTPClient(agent)
 
     async def call(self, method: str, payload: Any) -> tuple[int, bytes]:
-        """Send one call and return its answer's HTTP status and body.
+        """Send one call, and return the HTTP status and the body of the answer.
 
         Raises:
             TransportError: no answer; its ``sent`` tells whether the call may have arrived.
@@ -70,7 +70,7 @@ class Transport:
             return await maybe_deferred_to_future(exchange)
         except (EzCaptchaError, CancelledError):
             raise
-        except Exception as error:  # whatever sockets, TLS and HTTP may raise
+        except Exception as error:  # sockets, TLS and HTTP raise many kinds
             cause = _cause_of(error)
             if isinstance(cause, CancelledError):
                 raise cause from None
@@ -93,14 +93,14 @@ class Transport:
                     b"User-Agent": [_USER_AGENT],
                 }
             ),
-            allow_redirects=False,  # the key goes nowhere else
+            allow_redirects=False,  # the key must go nowhere else
             unbuffered=True,
             reactor=self._reactor,
         )
         return response.code, await _read_body(response)
 
     def _reason_of(self, error: Exception, cause: BaseException) -> tuple[str, bool]:
-        """Say in words why no answer came, and whether the request may have arrived."""
+        """Return why there is no answer, and whether the call may have arrived."""
         if isinstance(error, DeferredTimeoutError):
             return f"no answer within {self._timeout:g} s", True
         sent = not isinstance(
@@ -124,14 +124,14 @@ def _tls_words(error: TlsError) -> str:
 
 
 def _timed_out(result: Any, timeout: float) -> Any:
-    """Turn whatever the cancelled call failed with into a time-out."""
+    """Turn the error of the cancelled call into a timeout."""
     if not isinstance(result, Failure) or result.check(ConnectingCancelledError):
         return result
     raise DeferredTimeoutError(timeout)
 
 
 def _cause_of(error: Exception) -> BaseException:
-    """Return what twisted.web wrapped into *error*, or *error* itself."""
+    """Return the error that twisted.web wrapped in *error*, or *error* itself."""
     reasons = getattr(error, "reasons", None)
     return reasons[0].value if reasons else error
 
@@ -164,7 +164,7 @@ class _BodyReader(Protocol):
             done.errback(reason)
 
     def stop(self) -> None:
-        """Cut the connection: nobody waits for the rest."""
+        """Close the connection, because the rest is not needed."""
         self._done = None
         self._chunks.clear()
         transport: Any = self.transport

@@ -1,8 +1,8 @@
-"""The service's JSON, both ways. No I/O here: bytes in, values out.
+"""Writes and reads the service's JSON. No I/O.
 
-The contract is the vendor's documentation of ``CloudFlare5STask`` and its Python
-SDK (``ezcapsolver-py``). An answer is judged by its ``errorId`` alone; the HTTP
-status beside it may be anything, and a gateway may answer HTML.
+The sources are the vendor's documentation of ``CloudFlare5STask`` and its Python SDK
+(``ezcapsolver-py``). Only the ``errorId`` of an answer decides whether it is an error. Its HTTP
+status can be anything, and a gateway may answer with HTML.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ POINTS_PER_DOLLAR = 10_000
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110, section 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,8192}")
-_COOKIE_VALUE = re.compile(r"[\x21-\x3a\x3c-\x7e]{0,4096}")  # no space, no separator, no control
+_COOKIE_VALUE = re.compile(r"[\x21-\x3a\x3c-\x7e]{0,4096}")  # no space, separator or control
 _CODE = re.compile(r"[A-Za-z0-9_]{1,64}")
 _TLS_VERSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_GOOD_KEYS = frozenset({"taskId", "status", "balance"})  # of answers that need no errorId
-_MAX_PAIRS = 100  # headers, and cookies, of a solution: browsers send some twenty
+_GOOD_KEYS = frozenset({"taskId", "status", "balance"})  # an answer with one needs no errorId
+_MAX_PAIRS = 100  # headers or cookies of a solution; browsers send about twenty
 
 
 @dataclass(frozen=True)
 class CloudFlare5STask:
-    """One challenge to be solved.
+    """One challenge to solve.
 
     Args:
         website_url: the challenged page, ``http://`` or ``https://``.
-        proxy: through which it is to be solved, ``scheme://user:password@host:port``
+        proxy: the proxy to solve it through, ``scheme://user:password@host:port``
             with scheme http, https or socks5.
-        rq_data: only for a page that must itself be fetched by POST: the form's own
-            keys beside ``"mode": "JSON"`` or ``"FORM"``. Never a pre-encoded string.
+        rq_data: only for a page that must be requested by POST: the fields of its form, and
+            ``"mode": "JSON"`` or ``"FORM"``. It must not be an encoded string.
 
     Raises:
         InvalidTask: a field is missing or of the wrong type.
@@ -59,7 +59,7 @@ class CloudFlare5STask:
             raise InvalidTask("proxy must be a URL, scheme://user:password@host:port")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the task as ``createTask`` takes it."""
+        """Return the task as ``createTask`` accepts it."""
         task: dict[str, Any] = {
             "type": TASK_TYPE,
             "websiteURL": self.website_url,
@@ -72,11 +72,11 @@ class CloudFlare5STask:
 
 @dataclass(frozen=True)
 class Solution:
-    """A whole browser state: replay headers and cookies together, from the same exit.
+    """The state of a browser. Send its headers and cookies together, through the same exit.
 
-    ``headers`` has lower-case names. Malformed headers and cookies are already left
-    out. ``body`` is the page as the worker saw it, ``tls_version`` names the browser
-    whose TLS handshake it used; the service may leave out either.
+    ``headers`` has lower-case names. Malformed headers and cookies are left out. ``body`` is the
+    page that the worker saw, and ``tls_version`` is the browser whose TLS handshake the worker
+    used. The service may omit either.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Solution:
 
 
 def check_page(website_url: Any, rq_data: Any) -> None:
-    """Raise InvalidTask unless the service accepts this page and these form data."""
+    """Raise InvalidTask unless the service accepts this page and form data."""
     if not isinstance(website_url, str) or not _is_web_url(website_url):
         raise InvalidTask("website_url must be an http:// or https:// URL")
     if rq_data is None:
@@ -108,7 +108,7 @@ def check_page(website_url: Any, rq_data: Any) -> None:
     try:
         json.dumps(dict(rq_data))
     except (TypeError, ValueError):
-        raise InvalidTask("rq_data must hold only what JSON can carry") from None
+        raise InvalidTask("rq_data must be serializable as JSON") from None
 
 
 def create_task_payload(client_key: str, task: CloudFlare5STask, app_id: int | None) -> Any:
@@ -147,10 +147,10 @@ def points_in_words(points: float) -> str:
 def parse_task_result(
     body: bytes, *, status: int, task_id: str, hide: Iterable[str] = ()
 ) -> Solution | None:
-    """Return the solution in an answer to ``getTaskResult``, None while it is in work.
+    """Return the solution in an answer to ``getTaskResult``, None if it is not ready.
 
-    Raises ApiError if the task or the query failed, UnexpectedResponse if the answer is not one
-    that is documented.
+    Raises ApiError if the task or the call failed, and UnexpectedResponse if the answer is not
+    documented.
     """
     answer = _parse_answer(body, status=status, hide=hide, task_id=task_id)
     state = answer.get("status")
@@ -158,7 +158,7 @@ def parse_task_result(
         return None
     if state != "ready":
         raise UnexpectedResponse(
-            "getTaskResult answered with no known status", status=status, task_id=task_id
+            "getTaskResult answered with an unknown status", status=status, task_id=task_id
         )
     solution = answer.get("solution")
     if not isinstance(solution, dict):
@@ -179,7 +179,7 @@ def _parse_answer(
         raise UnexpectedResponse(
             f"HTTP {status} without a JSON object", status=status, task_id=task_id
         )
-    if answer.get("status") == "error":  # the task is over, whatever stands beside it
+    if answer.get("status") == "error":  # the task has failed, whatever else it says
         raise _api_error(answer, status=status, hide=hide, task_id=task_id, is_over=True)
     error_id = answer.get("errorId")
     if error_id in (0, "0") and not isinstance(error_id, bool):
@@ -216,7 +216,7 @@ def _api_error(
 
 
 def solution_of(solution: Mapping[str, Any]) -> Solution:
-    """Return what is well-formed of a solution as the service writes it."""
+    """Return the well-formed parts of a solution in the service's JSON."""
     body = solution.get("body")
     tls_version = solution.get("tlsVersion")
     return Solution(
@@ -230,7 +230,7 @@ def solution_of(solution: Mapping[str, Any]) -> Solution:
 
 
 def _well_formed(pairs: Any, value_form: re.Pattern[str], *, lower: bool = False) -> Any:
-    """Return the pairs whose name is a token and whose value fits *value_form*."""
+    """Return the pairs whose name is a token and whose value matches *value_form*."""
     if not isinstance(pairs, dict):
         return MappingProxyType({})
     kept: dict[str, str] = {}
@@ -243,7 +243,7 @@ def _well_formed(pairs: Any, value_form: re.Pattern[str], *, lower: bool = False
 
 
 def is_cookie_value(value: str) -> bool:
-    """Whether *value* can stand in a Cookie header without ending or adding a cookie."""
+    """Whether *value* can be in a Cookie header without ending or adding a cookie."""
     return _COOKIE_VALUE.fullmatch(value) is not None
 
 

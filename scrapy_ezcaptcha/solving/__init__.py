@@ -1,1 +1,1 @@
-"""Who pays for a challenge, and what happens to the request that met it."""
+"""Who pays for a challenge, and what happens to the challenged request."""

@@ -1,4 +1,4 @@
-"""When to stop asking. Decisions only; the time is an argument."""
+"""When a zone or path is given up. Decisions only; the time is an argument."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MAX_KEYS = 10_000
 
 
 class Breaker:
-    """Gives a key (a zone and exit, or one of its paths) up after so many failures in a row.
+    """Gives up a key (a zone and exit, or a path) for *pause* seconds after *limit* failures.
 
-    A failure is a solve that failed, or one whose clearance was rejected before any host
-    accepted it. After the pause one more solve is tried; if that fails too, the key is
-    given up again at once. *limit* failures give a key up, for *pause* seconds.
+    A failure is a solve that failed, or whose clearance was rejected before a host accepted it.
+    Only failures in a row count. After the pause, one more solve is tried. If it fails too, the key
+    is given up again.
     """
 
     def __init__(self, limit: int, pause: float) -> None:
@@ -26,22 +26,22 @@ class Breaker:
         self._keys: Lru[Hashable, tuple[int, float]] = Lru(_MAX_KEYS)  # failures, end of the pause
 
     def is_open(self, key: Hashable, now: float, suspects: int = 0) -> bool:
-        """Whether *key* is given up at *now*, in seconds of a clock that never goes back.
+        """Whether *key* is given up at *now*, in seconds of a monotonic clock.
 
-        *suspects* are clearances that look useless and are not counted as failures yet.
+        *suspects* is the number of clearances that seem useless, but do not yet count as failures.
         """
         failures, open_until = self._keys.get(key) or (0, 0.0)
         return now < open_until or (suspects > 0 and failures + suspects >= self._limit)
 
     def failed(self, key: Hashable, now: float) -> bool:
-        """Count a failure; True if *key* is given up from now on."""
+        """Count a failure; return True if *key* is given up now."""
         failures, open_until = self._keys.get(key) or (0, 0.0)
         opens = failures + 1 >= self._limit and now >= open_until
         self._keys.put(key, (failures + 1, now + self._pause if opens else open_until))
         return opens
 
     def accepted(self, key: Hashable) -> None:
-        """Forget the failures of *key*, a clearance of which was accepted; a pause goes on."""
+        """Forget the failures of *key*, because its clearance was accepted; a pause continues."""
         state = self._keys.get(key)
         if state is not None:
             self._keys.put(key, (0, state[1]))

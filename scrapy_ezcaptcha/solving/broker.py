@@ -1,8 +1,7 @@
-"""Who pays: at most one solve is under way for a zone and an exit.
+"""Who pays: there is at most one solve at a time for a zone and an exit.
 
-Whoever needs a clearance asks here. All who need it wait for one solve, in this process or
-in another one that shares the store. What it brings goes to all of them, and so does its
-failure.
+All requests that need the same clearance wait for one solve, in this process or in another
+process that shares the store. They all get its result, or its failure.
 """
 
 from __future__ import annotations
@@ -63,8 +62,8 @@ _MAX_IDS = 10_000
 class Broker:
     """Gets each clearance once.
 
-    ``is_closing`` is asked while a solve is under way, because no signal tells when a crawl
-    begins to close.
+    While a solve is in progress, ``is_closing`` is called regularly, because there is no signal
+    when a crawl begins to close.
     """
 
     solver: Solver
@@ -81,17 +80,17 @@ class Broker:
 
     def __post_init__(self) -> None:
         self.flights: Flights[Any] = Flights(self.reactor.seconds)  # type: ignore[misc]
-        self._zones: Counter[str] = Counter()  # with a solve under way
-        self._solving: dict[Place, str] = {}  # the host for which a shared solve is under way
-        self._only: dict[Place, str] = {}  # the host or path for which one is that is not shared
-        self._used: Lru[str, bool] = Lru(_MAX_IDS)  # clearances that let a request of ours through
+        self._zones: Counter[str] = Counter()  # that have a solve in progress
+        self._solving: dict[Place, str] = {}  # the host of a shared solve in progress
+        self._only: dict[Place, str] = {}  # the host or path of a solve for it only
+        self._used: Lru[str, bool] = Lru(_MAX_IDS)  # clearances that worked in this process
         self._is_closed = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = self.reactor
 
     @property
     def is_busy(self) -> bool:
-        """Whether a solve is under way, or a request waits for one or for its turn after it."""
+        """Whether a solve is in progress, or a request waits for one or for its turn after it."""
         return bool(self.flights) or not self.requests.is_empty
 
     def may_hold(self, zone: str) -> bool:
@@ -99,7 +98,7 @@ class Broker:
         return zone in self._zones or self.requests.may_hold
 
     def accepted(self, location: Location, clearance: Clearance, number: int) -> None:
-        """Note that *location* answered request *number*, which had *clearance*, by its page."""
+        """Note that *location* accepted request *number*, which carried *clearance*."""
         self.known.accept(location, clearance, number)
         if not self._used.get(clearance.id):
             self._used.put(clearance.id, True)
@@ -110,19 +109,19 @@ class Broker:
     def challenged(
         self, location: Location, clearance: Clearance, number: int, before: Seen | None
     ) -> Seen | None:
-        """Note that *location* challenged request *number*, which had *clearance*.
+        """Note that *location* challenged request *number*, which carried *clearance*.
 
-        Returns what to remember if the request is to be sent once more with it. *before* is
-        what was remembered of the request.
+        Returns what to remember if the request is to be sent once more with it, else None.
+        *before* is what was remembered about the request.
         """
         fails = self.known.fails(location, clearance)
         reason = self.known.challenged(location, clearance, number, before)
         if isinstance(reason, Seen):
             return reason
         if reason is not None and reason is not USELESS and fails:
-            why = "its clearances are good for other paths only"
+            why = "its clearances work only for other paths"
             self.solver.failed(clearance.place, why, location.path)
-        if reason is None or reason[0] in {"host", "path"}:  # no news, or good for others
+        if reason is None or reason[0] in {"host", "path"}:  # nothing new, or valid for others
             return None
         self.stats.inc_value("ezcaptcha/clearances/rejected")
         self.log.info("%s through %s: %s", clearance.zone, clearance.exit.label, reason[1])
@@ -136,7 +135,7 @@ class Broker:
         return None
 
     async def wait_for_solve(self, target: Target, *, is_last: bool = False) -> None:
-        """Let a request wait while its solve is under way and there is no clearance for it.
+        """Let a request wait while its solve is in progress and there is no clearance for it.
 
         After the solve, all who waited are let go in turn, and who comes then is let go after them.
         Raises CrawlEnding if the crawl began to close meanwhile, ExitBenched if the exit is left,
@@ -165,30 +164,30 @@ class Broker:
         raise CrawlEnding
 
     async def clearance_for(self, target: Target) -> Clearance:
-        """Return a new clearance for *target*; a solve under way is joined.
+        """Return a new clearance for *target*, from a solve in progress if there is one.
 
-        Raises GivenUp if a limit forbids the solve, CrawlEnding if the crawl began to close,
-        another EzCaptchaError if the solve failed.
+        Raises GivenUp if a limit forbids the solve, CrawlEnding if the crawl begins to close, and
+        another EzCaptchaError if the solve fails.
         """
         own = {None, target.host, target.location.path}
         while True:
             key, only = self._key_for(target)
             try:
                 return cast("Clearance", await self._result(target, key, self._clearance))
-            except EzCaptchaError as error:  # perhaps for the page of another host
+            except EzCaptchaError as error:  # maybe the solve was for another host
                 if only in own or isinstance(error, PutBack):
                     raise
 
     async def solution_for(self, target: Target) -> Solution:
-        """Return a solution of this very page, for its body; raises as :meth:`clearance_for`."""
+        """Return a solution with the body of this page; raises like :meth:`clearance_for`."""
         return cast("Solution", await self._result(target, object(), self._page))
 
     def leave(self, exit: Exit) -> None:
-        """Raise ExitBenched to all who wait for a solve through *exit*; the solves go on."""
+        """Raise ExitBenched in all requests that wait for *exit*; its solves continue."""
         self.flights.dismiss(ExitBenched(), lambda key: is_through(exit, key))
 
     def close(self) -> None:
-        """Stop polling; all who wait get a CrawlEnding."""
+        """Stop polling, and raise CrawlEnding in all requests that wait."""
         self._is_closed = True
         if self._looking.running:
             self._looking.stop()
@@ -196,20 +195,20 @@ class Broker:
         self.requests.let_all_go()
 
     async def _clearance(self, target: Target) -> Clearance:
-        """Return a clearance that this process buys, or that another one has bought."""
+        """Return a clearance that this or another process buys."""
         place = target.place
         _, only = self._key_for(target)
         while await self.sharing.is_available(place):
             try:
                 lease = await self.sharing.acquire(place, only)
             except StoreError:
-                continue  # the store is down: no longer available
+                continue  # the store is down, which ends this loop
             if lease is not None:
                 with lease:
                     return self._find(target) or await self._buy(target, lease, only)
             try:
                 await self.sharing.follow(place, only)
-            except FailedElsewhere as error:  # it counts here too
+            except FailedElsewhere as error:  # it counts in this process too
                 self.solver.failed(place, str(error), only and target.location.path)
                 raise
             if known := self._find(target):
@@ -239,7 +238,7 @@ class Broker:
         return self._keep(solution, task_id, target, only)
 
     async def _page(self, target: Target) -> Solution:
-        """Have *target* solved for its page; keep the clearance too, if none is known."""
+        """Have the page of *target* solved; keep the clearance too, if none is known."""
         lease = await lease_on_page(self.sharing, target)
         with lease or nullcontext():
             solution, task_id, _ = await self.solver.solve(
@@ -259,7 +258,7 @@ class Broker:
         return clearance
 
     def _key_for(self, target: Target) -> tuple[Hashable, str | None]:
-        """Return the key of the solve for *target*, and the only host or path that it is for."""
+        """Return the key of the solve for *target*, and its host or path if it is for that only."""
         place, location = target.place, target.location
         for only in (location.path, location.host):
             if (place, only) in self.flights:
@@ -283,7 +282,7 @@ class Broker:
         return self.known.find(target.location, target.place[1])
 
     async def _result(self, target: Target, key: Hashable, work: Callable[[Target], Work]) -> Any:
-        """Let the request wait for the solve of *key*; return its result, or raise its error."""
+        """Let the request wait for the solve *key*; return its result, or raise its error."""
         if key not in self.flights:
             if self._is_closed or self.is_closing():
                 raise CrawlEnding
@@ -292,11 +291,11 @@ class Broker:
         with self.requests.hold(target.request, target.place):
             outcome = await self._outcome(target, key, work)
         if isinstance(outcome, Exception):
-            raise outcome.with_traceback(None)  # many raise it; their frames are not kept
+            raise outcome.with_traceback(None)  # many requests raise it; drop their frames
         return outcome
 
     async def _outcome(self, target: Target, key: Hashable, work: Callable[[Target], Work]) -> Any:
-        """Let the request wait for the solve of *key*, which begins with *work*."""
+        """Let the request wait for the solve *key*; start it with *work* if needed."""
 
         def start() -> Work:
             self._zones[target.zone] += 1
@@ -310,13 +309,13 @@ class Broker:
         return await self.flights.outcome(key, start, target.request.priority)
 
     async def _without_bugs(self, target: Target, key: Hashable, work: Work) -> Any:
-        """Carry out *work*; what is not one of our errors is logged and becomes one."""
+        """Carry out *work*; log any unexpected exception, and raise our own error instead."""
         try:
             return await work
         except EzCaptchaError:
             raise
         except Exception:
-            if self._is_closed:  # cancelled, and everybody was told
+            if self._is_closed:  # cancelled; all requests know that
                 raise
             self.log.exception("A solve ended with an unexpected error")
             raise EzCaptchaError("internal error, see the log") from None

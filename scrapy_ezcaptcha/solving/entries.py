@@ -1,4 +1,4 @@
-"""What a ledger says of a task: one JSON line; and reading a ledger, whatever state it is in."""
+"""The entries of a ledger, each a task in one JSON line, and how a ledger is read."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-#: The outcome of a task that brought a solution.
+#: The outcome of a task with a solution.
 READY = "ready"
 
-#: The outcome of a task whose crawl ended before it was ready.
+#: The outcome of a task that was not ready when its crawl ended.
 UNFINISHED = "unfinished"
 
-#: The reason of a task that another run or process bought, with another ledger or none.
+#: The reason of a task that another run or process created, with another ledger or without one.
 CONTINUED = "continued"
 
-# Every line begins with it, so that a line behind a torn one is found.
+# Every line begins with this, so that a line after an incomplete one is found.
 _START = '{"task": '
 
-# Outcomes of tasks that another attempt or run may continue, while the service holds the result.
+# Outcomes of tasks that another attempt or run can continue while the service keeps the result.
 _OPEN = (None, SolveTimeout.code)
 
 
 @dataclass(eq=False)
 class Entry:
-    """A paid task, or the pages that a clearance brought to a crawl that did not pay for it.
+    """A paid task, or the pages that a crawl got with the clearance of another crawl.
 
-    ``time`` is when the task was created, in seconds since 1970. ``seconds`` are from then to its
-    result. ``outcome`` is ``"ready"``, the code of an error, ``"unfinished"``, or None while it is
-    not known. ``lifetime`` is the seconds from the result until the clearance was rejected; None
-    if it was not. ``reason`` is empty if another crawl paid.
+    ``time`` is when the task was created, in seconds since 1970, and ``seconds`` is the time until
+    its result. ``outcome`` is ``"ready"``, the code of an error, ``"unfinished"``, or None while it
+    is not known. ``lifetime`` is the number of seconds from the result to the rejection of the
+    clearance, None if it was not rejected. ``reason`` is empty if another crawl paid.
     """
 
     task: str
     time: float
     zone: str
     host: str
-    exit: str  # its label
+    exit: str  # the label
     reason: str = ""
     outcome: str | None = None
     seconds: float | None = None
     pages: int = 0
     lifetime: float | None = None
     points: float | None = None
-    ended: float | None = None  # when its end became known; not written
+    ended: float | None = None  # when its end was noted; not in the file
 
     @property
     def is_paid(self) -> bool:
-        """Whether this crawl paid for it, or brought it to its end."""
+        """Whether this crawl paid for it, or continued it to its end."""
         return bool(self.reason)
 
     @property
@@ -64,21 +64,21 @@ class Entry:
         return self.is_paid and self.outcome is None
 
     def take_over(self, begun: Entry) -> None:
-        """Take over what the crawl that bought the task knows of its beginning."""
+        """Copy what the crawl that created the task noted at that time."""
         self.time, self.host, self.reason = begun.time, begun.host, begun.reason
 
     def may_be_continued(self, now: float, held_seconds: float) -> bool:
-        """Whether another attempt, run or process may still bring it to its end."""
+        """Whether another attempt, run or process can still continue it."""
         is_held = now - self.time < held_seconds
         return is_held and self.is_paid and self.outcome in _OPEN
 
     def finish(self) -> None:
-        """Give it an outcome, if it has none, because nobody will continue it."""
+        """Set an outcome if there is none, because nothing will continue the task."""
         if self.is_under_way:
             self.outcome = UNFINISHED
 
     def line(self) -> bytes:
-        """Return it as a line without its end."""
+        """Return it as a line, without the line end."""
         values = {name: getattr(self, name) for name in _NAMES}
         values["time"] = _in_words(self.time)
         for name in ("seconds", "lifetime", "points"):
@@ -91,10 +91,10 @@ class Entry:
 
     @classmethod
     def parse(cls, line: str) -> Entry:
-        """Read a line; raises ValueError if it is none."""
+        """Read a line; raises ValueError if the line is not an entry."""
         values: Any = json.loads(line[max(0, line.rfind(_START)) :])
         if not isinstance(values, dict):
-            raise ValueError("no object")
+            raise ValueError("not an object")
         try:
             entry = cls(**{name: values[name] for name in _NAMES if name in values})
             entry.time = datetime.fromisoformat(values["time"].replace("Z", "+00:00")).timestamp()
@@ -106,7 +106,7 @@ class Entry:
         except (AttributeError, KeyError, TypeError):
             is_sound = False
         if not is_sound:
-            raise ValueError("fields are missing, or of another type")
+            raise ValueError("fields are missing or have another type")
         return entry
 
 
@@ -115,9 +115,9 @@ _NAMES = [one.name for one in fields(Entry) if one.name != "ended"]
 
 @dataclass(eq=False)
 class Contents:
-    """What a ledger holds: its tasks, and how many lines could not be read.
+    """The contents of a ledger: its tasks, and the number of unreadable lines.
 
-    ``other_pages`` came by clearances of tasks that are not in it.
+    ``other_pages`` is the number of pages from clearances of tasks that are not in it.
     """
 
     tasks: list[Entry]
@@ -126,17 +126,17 @@ class Contents:
 
 
 def pages_path(path: Path) -> Path:
-    """Return the file beside a ledger for pages that came after their task's line was written."""
+    """Return the file next to a ledger for pages that come after the line of their task."""
     return path.with_name(f"{path.name}.pages")
 
 
 def open_paths(path: Path) -> list[Path]:
-    """Return the files beside a ledger with tasks that have no line yet: one for each crawl."""
+    """Return the files next to a ledger for tasks that have no line yet, one for each crawl."""
     return sorted(path.parent.glob(f"{glob.escape(path.name)}.open-{'[0-9a-f]' * 8}"))
 
 
 def lines_of(path: Path) -> Iterator[Entry | None]:
-    """Return what the lines of a file say; None stands for one that cannot be read."""
+    """Return the entries in a file; None stands for an unreadable line."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.strip():
@@ -151,14 +151,14 @@ def _entry_or_none(line: str) -> Entry | None:
 
 
 def latest(entries: Iterable[Entry | None]) -> list[Entry]:
-    """Return the last state of each task, as a file of open tasks has many."""
+    """Return the last state of each task, because a file of open tasks has several for each."""
     return list({entry.task: entry for entry in entries if entry is not None}.values())
 
 
 def read_ledger(path: Path) -> Contents:
-    """Read the ledger at *path*, and what stands beside it. Raises OSError if it is not there.
+    """Read the ledger at *path*, and the files next to it. Raises OSError if it does not exist.
 
-    A task that has no line yet counts too, as one that is unfinished if its outcome is not known.
+    Tasks that have no line yet are included. They are unfinished if their outcome is not known.
     """
     tasks: dict[str, Entry] = {}
     contents = Contents([])
@@ -172,7 +172,7 @@ def read_ledger(path: Path) -> Contents:
     for beside in open_paths(path):
         try:
             states = latest(lines_of(beside))
-        except FileNotFoundError:  # its crawl has just ended
+        except FileNotFoundError:  # its crawl has just ended and removed it
             continue
         for entry in states:
             entry.finish()
@@ -194,7 +194,7 @@ def read_ledger(path: Path) -> Contents:
 
 
 def _better(one: Entry, other: Entry) -> Entry:
-    """Return which of two lines on a task to believe: crawls that knew less may have written."""
+    """Return the better of two lines about a task; some crawls knew less about it than others."""
     rank = {READY: 2, UNFINISHED: 0}
     return max(one, other, key=lambda entry: (rank.get(entry.outcome or "", 1), entry.pages))
 

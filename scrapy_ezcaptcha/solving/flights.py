@@ -1,4 +1,4 @@
-"""One coroutine for many waiters, by key."""
+"""Lets many waiters share one coroutine, by key."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Waiters: TypeAlias = "dict[Deferred[T | Exception], int]"  # with their prioriti
 
 
 class Flights(Generic[T]):
-    """The coroutines under way, by key. An outcome is a result or an exception.
+    """The coroutines in progress, by key. An outcome is a result or an exception.
 
-    ``clock`` returns the seconds of a clock that never goes back.
+    ``clock`` returns the seconds of a monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -36,21 +36,21 @@ class Flights(Generic[T]):
 
     @property
     def waiting(self) -> int:
-        """How many waiters there are."""
+        """The number of waiters."""
         return sum(len(waiters) for waiters in self._waiters.values())
 
     @property
     def seconds_waited(self) -> float:
-        """The seconds in which there was at least one waiter."""
+        """The number of seconds in which there was at least one waiter."""
         return self._seconds + (self._clock() - self._since if self._present else 0.0)
 
     async def outcome(
         self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]], priority: int = 0
     ) -> T | Exception:
-        """Wait for the outcome of the coroutine of *key*; unless it is under way, *start* it.
+        """Wait for the outcome of the coroutine of *key*; *start* it unless it is in progress.
 
-        Waiters of a higher *priority* are told first, others in the order in which they came. A
-        waiter that is cancelled leaves the coroutine and the others alone.
+        Waiters with a higher *priority* get the outcome first, others in the order in which they
+        came. If a waiter is cancelled, the coroutine and the other waiters continue.
         """
         is_new = key not in self._waiters
         waiters = self._waiters.setdefault(key, {})
@@ -63,7 +63,7 @@ class Flights(Generic[T]):
         if is_new:
             running = deferred_from_coro(self._run(key, start(), waiters))
             running.addErrback(lambda _: None)  # cancelled
-            if self._waiters.get(key) is waiters:  # it did not end at once
+            if self._waiters.get(key) is waiters:  # it has not ended already
                 self._running[key] = running
         if not self._present:
             self._since = self._clock()
@@ -76,7 +76,7 @@ class Flights(Generic[T]):
                 self._seconds += self._clock() - self._since
 
     def stop(self, error: Exception) -> None:
-        """Cancel all of them; *error* is the outcome for all who wait."""
+        """Cancel all coroutines; all waiters get *error* as the outcome."""
         for key, waiters in list(self._waiters.items()):
             running = self._running.get(key)
             self._end(key, error, waiters)
@@ -84,9 +84,9 @@ class Flights(Generic[T]):
                 running.cancel()
 
     def dismiss(self, error: Exception, is_meant: Callable[[Hashable], bool]) -> None:
-        """Have *error* be the outcome for all who wait for a key that *is_meant*.
+        """Give all waiters of the keys that *is_meant* accepts *error* as the outcome.
 
-        The coroutines go on, for those who come later.
+        The coroutines continue, for later waiters.
         """
         for key, waiters in list(self._waiters.items()):
             for waiter in list(waiters) if is_meant(key) else ():
@@ -107,5 +107,5 @@ class Flights(Generic[T]):
         del self._waiters[key]
         self._running.pop(key, None)
         for waiter in sorted(waiters, key=lambda waiter: -waiters[waiter]):
-            if not waiter.called:  # nor cancelled by one who was told before
+            if not waiter.called:  # maybe an earlier waiter cancelled it
                 waiter.callback(outcome)

@@ -1,4 +1,4 @@
-"""What happens to a challenge that stays unsolved: its response goes on, with the reason."""
+"""What happens to an unsolved challenge: its response goes to the spider, with the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ERROR_META = "ezcaptcha_error"
 
 @dataclass(eq=False)
 class GivingUp:
-    """Hands challenges on, and says why, once for each reason and zone."""
+    """Passes on unsolved challenges, and logs a warning once for each reason and zone."""
 
     crawler: Crawler
     requests: WaitingRequests
@@ -39,7 +39,7 @@ class GivingUp:
     async def hand_on(
         self, request: Request, response: Response, error: EzCaptchaError
     ) -> Response:
-        """Return the challenge *response* as the spider gets it."""
+        """Return the challenge *response* for the spider."""
         self.requests.ended(request)
         self.ledger.gave_up(location_of(request).zone, error.code)
         response.flags.append(UNSOLVED_FLAG)

@@ -1,4 +1,4 @@
-"""What was paid for, and what it brought: in the stats, in a table at the end, and in a file."""
+"""Records what was paid for and what it brought, in stats, a table in the log, and a file."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.crawl.target import Target
     from scrapy_ezcaptcha.errors import EzCaptchaError
 
-# Tasks that have no line yet; of more, the one used least recently gets its line.
+# Tasks without a line. If there are more, the least recently used one gets its line.
 _MAX_OPEN = 10_000
 
-# Seconds between two looks at them. So long after its end a task gets its line, because pages
-# may still arrive.
+# Seconds between two looks at these tasks. A task gets its line this long after its end, because
+# pages may still arrive.
 _LOOK_SECONDS = 10.0
 
-# A look may take this part of the time at most.
+# The looks may take at most this share of the time.
 _LOOK_SHARE = 0.01
 
 
 class Ledger:
     """Counts what happens to tasks and clearances; with a *file*, writes a line for each task.
 
-    *price* returns the points of a task, if they are known, and *clock* the seconds since 1970.
-    With *keeps_tasks*, the next run may continue tasks that are under way at the end.
+    *price* returns the price of a task in points, if it is known, and *clock* the seconds since
+    1970. With *keeps_tasks*, the next run can continue tasks that are in progress at the end.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Ledger:
         log: logging.LoggerAdapter[Any],
         price: Callable[[], float | None],
     ) -> Self:
-        """Open the file of the settings, if there is one.
+        """Open the file that the settings name, if any.
 
-        Raises ConfigurationError if it cannot be written.
+        Raises ConfigurationError if the file cannot be written.
         """
         file = LedgerFile(config.ledger, log) if config.ledger else None
         return cls(stats, log, file, price, keeps_tasks=config.store_id is not None)
@@ -94,7 +94,7 @@ class Ledger:
         self._zones.of(zone).given_up[code] += 1
 
     def created(self, task_id: str, target: Target, reason: Reason) -> None:
-        """Note a task that was paid for."""
+        """Note a paid task."""
         code = reason[0]
         self._stats.inc_value("ezcaptcha/tasks/created")
         self._stats.inc_value(f"ezcaptcha/tasks/reason/{code}")
@@ -105,7 +105,7 @@ class Ledger:
             self._look_if_due()
 
     def continued(self, task_id: str, target: Target) -> None:
-        """Note that a task is waited for which another attempt, run or process has paid for."""
+        """Note that this crawl waits for a task of another attempt, run or process."""
         self._stats.inc_value("ezcaptcha/tasks/taken_over")
         if self._file is not None and task_id not in self._open:
             self._file.take(task_id, self._note)
@@ -113,7 +113,7 @@ class Ledger:
                 self._note(self._entry(task_id, target, CONTINUED))
 
     def ready(self, task_id: str, target: Target, seconds: float) -> None:
-        """Note that a task brought a solution, *seconds* after this process began with it."""
+        """Note that a task has a solution, *seconds* after this process began to wait for it."""
         self._stats.inc_value("ezcaptcha/tasks/ready")
         self._stats.inc_value("ezcaptcha/solve_seconds/total", seconds)  # type: ignore[arg-type]
         self._stats.max_value("ezcaptcha/solve_seconds/max", seconds)
@@ -134,12 +134,12 @@ class Ledger:
         entry = self._open.get(task_id or "")
         if entry is not None:
             entry.outcome, entry.seconds = error.code, self._clock() - entry.time
-            if not isinstance(error, SolveTimeout):  # then it may be ready yet
+            if not isinstance(error, SolveTimeout):  # else it may still become ready
                 entry.ended = self._clock()
             self._note(entry)
 
     def served(self, clearance: Clearance) -> None:
-        """Note a page in answer to a request that carried *clearance*."""
+        """Note that a request that carried *clearance* got a page."""
         self._zones.of(clearance.zone).pages += 1
         if self._file is None:
             return
@@ -155,7 +155,7 @@ class Ledger:
         self._look_if_due()
 
     def answered(self, request: Request) -> None:
-        """Note that the page of the task that was bought for *request* answers it."""
+        """Note that *request* got the page of the task that was created for it."""
         self._stats.inc_value("ezcaptcha/requests/answered_by_body")
         memo = Memo.on(request)
         self._zones.of(memo.zone).pages += 1
@@ -173,7 +173,7 @@ class Ledger:
             self._look_if_due()
 
     def close(self) -> None:
-        """Log the table, and write all lines but of tasks that the next run may continue."""
+        """Log the table, and write all lines except those that the next run can continue."""
         if table := self._zones.table():
             self._log.info("EzCaptcha, by zone:\n%s", table)
         if self._file is None:
@@ -196,9 +196,9 @@ class Ledger:
         self._file.note(entry)
 
     def _write(self, entry: Entry) -> None:
-        """Write the line of *entry*; it stays open if that fails."""
+        """Write the line of *entry*; if that fails, the entry stays open."""
         assert self._file is not None
-        if entry.reason == CONTINUED:  # the crawl that bought it may have ended meanwhile
+        if entry.reason == CONTINUED:  # its own crawl may have ended by now
             self._file.take(entry.task, entry.take_over)
         if self._file.write(entry):
             del self._open[entry.task]

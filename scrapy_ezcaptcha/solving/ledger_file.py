@@ -1,8 +1,8 @@
-"""The file of a ledger, which several processes may write at once.
+"""The file of a ledger, which several processes can write at the same time.
 
-A line is written once the end of its task is known. Until then the task stands in a file
-beside the ledger, which belongs to one crawl and is locked while that runs. If the crawl is
-killed, the next one that uses the ledger completes it from there.
+A line is written when the end of its task is known. Until then, the task is in a file next to
+the ledger, which belongs to one crawl and is locked while that crawl runs. If the crawl is
+killed, the next crawl that uses the ledger writes the missing lines.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _DAY = 86_400.0
 class LedgerFile:
     """Writes the ledger at *path*.
 
-    Raises ConfigurationError if it cannot be written. Later on a write that fails is logged
-    once, and costs no request.
+    Raises ConfigurationError if it cannot be written. If a later write fails, a warning is logged
+    once, and the crawl continues.
     """
 
     def __init__(
@@ -50,22 +50,22 @@ class LedgerFile:
             self._complete()
         except OSError as error:
             why = error.strerror or type(error).__name__
-            text = f"EZCAPTCHA_LEDGER is the file {str(path)!r}, which cannot be written: {why}"
+            text = f"EZCAPTCHA_LEDGER is {str(path)!r}, but this file cannot be written: {why}"
             raise ConfigurationError([text]) from None
 
     def write(self, entry: Entry) -> bool:
-        """Append the line of *entry*; return whether that could be done."""
+        """Append the line of *entry*; return whether that succeeded."""
         if not entry.is_paid:
             return self._append_pages(entry)
         line = (b"\n" if self._is_torn else b"") + entry.line() + b"\n"
         try:
-            written = self._file.write(line) or 0  # in one call: no other line gets into it
+            written = self._file.write(line) or 0  # in one call, so that lines do not mix
         except OSError as error:
             self._warn(error.strerror)
             return False
         if written < len(line):
             self._is_torn = True
-            self._warn("only a part of a line was written")
+            self._warn("only part of a line was written")
             return False
         self._is_torn = False
         return True
@@ -80,7 +80,7 @@ class LedgerFile:
             self._warn(error.strerror)
 
     def save(self, entries: Collection[Entry]) -> None:
-        """Write the file of open tasks anew; remove it if there are none."""
+        """Rewrite the file of open tasks; remove it if there are none."""
         if self._open_file is None:
             return
         if not entries:
@@ -90,9 +90,9 @@ class LedgerFile:
             return
         fresh = self._open_path.with_name(f"{self._open_path.name}.new")
         try:
-            file = _locked(fresh)  # before it has the name by which others look for it
+            file = _locked(fresh)  # before it gets the name that others look for
             file.write(b"".join(entry.line() + b"\n" for entry in entries))
-            if sys.platform == "win32":  # files that are open cannot be renamed
+            if sys.platform == "win32":  # open files cannot be renamed
                 file.close()
                 self._open_file.close()
             fresh.replace(self._open_path)
@@ -102,9 +102,9 @@ class LedgerFile:
             self._warn(error.strerror)
 
     def take(self, task_id: str, noted: Callable[[Entry], None]) -> None:
-        """Take the task over that an ended crawl left open, if one did.
+        """Take over the task if an ended crawl left it open.
 
-        *noted* is called with it before it is removed there.
+        *noted* is called with its entry before the entry is removed from the other file.
         """
         for path in open_paths(self._path):
             with suppress(OSError), path.open("r+b") as file:
@@ -123,9 +123,9 @@ class LedgerFile:
             self._open_file.close()
 
     def _complete(self) -> None:
-        """Write the lines that killed crawls could not.
+        """Write the lines that killed crawls did not write.
 
-        A task that may still be continued is left to the crawl that does so.
+        Leaves out tasks that can still be continued; the crawl that continues one writes its line.
         """
         written: set[str] | None = None
         now = self._clock()
@@ -160,32 +160,31 @@ class LedgerFile:
         if not self._has_warned:
             self._has_warned = True
             self._log.warning(
-                "The ledger %s cannot be written: %s. The crawl goes on, and writes it when that"
-                " is possible again",
+                "The ledger %s cannot be written: %s. The crawl continues, and tries again later",
                 self._path,
                 why,
             )
 
 
 def _ends_within_a_line(path: Path) -> bool:
-    """Whether a crash left a part of a line at the end."""
-    with suppress(OSError), path.open("rb") as file:  # it is no file that can be read
+    """Whether the file ends with an incomplete line, after a crash."""
+    with suppress(OSError), path.open("rb") as file:  # it may be empty or not a regular file
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
     return False
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """Open a file to append to, and lock it, which says that its crawl runs."""
+    """Open a file for appending, and lock it, which shows that its crawl runs."""
     file = path.open("ab", buffering=0)
     _is_free(file)
     return file
 
 
 def _is_free(file: IO[bytes]) -> bool:
-    """Lock *file*; False if its crawl runs, or another one has just removed it.
+    """Lock *file*; return False if its crawl runs, or if another crawl has just removed it.
 
-    Where files cannot be locked so, a crawl counts as ended after a day without a change.
+    Windows has no such locks; there, a crawl counts as ended after a day without a change.
     """
     if sys.platform == "win32":
         return time.time() - os.fstat(file.fileno()).st_mtime > _DAY
@@ -199,9 +198,9 @@ def _is_free(file: IO[bytes]) -> bool:
 
 
 def _leave(path: Path, file: IO[bytes], entries: Iterable[Entry]) -> None:
-    """Leave only *entries* in a file of open tasks; remove it if there are none."""
+    """Keep only *entries* in a file of open tasks; remove the file if there are none."""
     lines = b"".join(entry.line() + b"\n" for entry in entries)
-    with suppress(OSError):  # on Windows it cannot be removed while it is open
+    with suppress(OSError):  # Windows does not remove open files
         if not lines:
             path.unlink()
     file.truncate(0)

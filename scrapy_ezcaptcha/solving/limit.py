@@ -1,4 +1,7 @@
-"""How many tasks may be under way at once: fewer while the service throttles, as TCP does it."""
+"""Limits the number of concurrent tasks, and lowers the limit while the service throttles.
+
+It works like the congestion control of TCP.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from twisted.internet.defer import Deferred
 
 
 class TaskLimit:
-    """Lets at most *most* tasks be under way; half as many after each throttled call.
+    """Allows at most *most* tasks at a time; each throttled call halves the limit.
 
-    Each task that is created raises the limit again, by one for as many tasks as it allows.
+    Each created task raises the limit again: by one after as many tasks as the limit allows.
     """
 
     def __init__(self, most: int) -> None:
@@ -21,7 +24,7 @@ class TaskLimit:
         self._queue: deque[Deferred[None]] = deque()
 
     async def acquire(self) -> None:
-        """Wait until one more task may be under way."""
+        """Wait until one more task is allowed."""
         if self._under_way >= int(self._limit) or self._queue:
             place: Deferred[None] = Deferred()
             self._queue.append(place)
@@ -35,7 +38,7 @@ class TaskLimit:
         self._let_go()
 
     def throttled(self) -> None:
-        """Note that the service refused a call for its rate."""
+        """Note that the service refused a call because of its rate."""
         self._limit = max(1.0, self._limit / 2)
 
     def created(self) -> None:

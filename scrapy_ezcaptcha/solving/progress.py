@@ -1,4 +1,4 @@
-"""What a crawl waits for, now and then in the log; and a warning before the task limit."""
+"""Logs what a crawl waits for, and warns before the task limit is reached."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.crawl.waiting import WaitingRequests
     from scrapy_ezcaptcha.solving.flights import Flights
 
-_MAX_SOLVES = 5  # that one line names
+_MAX_SOLVES = 5  # named in one line
 _WARN_AT = 0.8  # of EZCAPTCHA_MAX_TASKS
 
 
 class Progress:
-    """Knows the solves under way, and logs a line every ``EZCAPTCHA_PROGRESS_INTERVAL``.
+    """Knows the solves in progress, and logs a line every ``EZCAPTCHA_PROGRESS_INTERVAL``.
 
-    *clock* returns the seconds of a clock that never goes back.
+    *clock* returns the seconds of a monotonic clock.
     """
 
     def __init__(
@@ -32,13 +32,13 @@ class Progress:
         self._max_tasks = config.max_tasks
         self._log = log
         self._clock = clock
-        self._solves: dict[object, tuple[Place, float]] = {}  # since when, the longest first
+        self._solves: dict[object, tuple[Place, float]] = {}  # with their start, the oldest first
         self._tasks = 0
         self._is_warned = False
-        self._next: float | None = None  # when the next line is due; None: nothing is waited for
+        self._next: float | None = None  # when the next line is due; None if nothing waits
 
     def began(self, place: Place) -> object:
-        """Note that a solve for *place* begins; return what ends it."""
+        """Note that a solve for *place* begins; return the argument for :meth:`ended`."""
         solve = object()
         self._solves[solve] = (place, self._clock())
         return solve
@@ -54,14 +54,14 @@ class Progress:
             return
         self._is_warned = True
         self._log.warning(
-            "%d of %d tasks are created (EZCAPTCHA_MAX_TASKS). At the limit, no more challenges"
-            " are solved in this crawl",
+            "%d of %d tasks are created (EZCAPTCHA_MAX_TASKS). At the limit, the crawl solves no"
+            " more challenges",
             tasks,
             self._max_tasks,
         )
 
     def look(self, flights: Flights[Any], requests: WaitingRequests) -> None:
-        """Log a line if it is due; call this now and then, and once when nothing is waited for."""
+        """Log a line if it is due; must be called regularly, and once when nothing waits."""
         now = self._clock()
         if not self._interval or not (flights or not requests.is_empty):
             self._next = None
@@ -69,7 +69,7 @@ class Progress:
             self._next = now + self._interval
         elif now >= self._next:
             self._next = max(self._next + self._interval, now)
-            waiting = max(requests.count, flights.waiting)  # some wait inside the count
+            waiting = max(requests.count, flights.waiting)  # some still count as concurrent
             self._log.info(self._in_words(now, len(flights), waiting, requests.put_off.count))
 
     def _in_words(self, now: float, solves: int, requests: int, put_off: int) -> str:
@@ -80,14 +80,14 @@ class Progress:
         ]
         if more := len(self._solves) - len(named):
             named.append(f"and {more} more")
-        parts = [f"{counted(len(self._solves), 'solve')} under way"]
+        parts = [f"{counted(len(self._solves), 'solve')} in progress"]
         if named:
             parts[0] += f" ({', '.join(named)})"
         if (others := solves - len(self._solves)) > 0:
             parts.append(f"{counted(others, 'solve')} waiting for another process or a free place")
         parts.append(f"{counted(requests, 'request')} waiting")
         if put_off:
-            parts.append(f"{put_off} put off")
+            parts.append(f"{put_off} put back into the queue")
         limit = f" of {self._max_tasks}" if self._max_tasks else ""
         is_one = (self._max_tasks or self._tasks) == 1
         parts.append(f"{self._tasks}{limit} {'task' if is_one else 'tasks'} created")

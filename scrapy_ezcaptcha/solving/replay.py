@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 #: In ``response.flags`` of responses to requests that carried a clearance.
 SOLVED_FLAG = "ezcaptcha"
 
-#: Beside it where the page of a solution is the answer.
+#: Also in ``response.flags`` if the response is the page of a solution.
 BODY_FLAG = "ezcaptcha-body"
 
-# A request is sent again without a further solve at most so often.
+# How often a request is sent again without another solve.
 _MAX_RESENT = 20
 
-# A request goes on by another exit of the pool at most so often.
+# How often a request is sent through another exit of the pool.
 _MAX_MOVED = 2
 
-# A request that is challenged through no fault of its solves may wait for so many times more.
+# If its solves are not the reason for its challenges, a request may wait for this many times more.
 _NO_FAULT_FACTOR = 5
 
 
 def replay_of(request: Request, memo: Memo, exit: Exit | None = None) -> Request:
-    """Return *request* once more, as it was: same method, body, callbacks, meta, priority.
+    """Return a copy of *request*: same method, body, callbacks, meta, priority.
 
-    It leaves through *exit*, or through its own if that is None.
+    It is sent through *exit*, or through its own exit if that is None.
     """
     again = request.copy()
     replace(memo, ticket=Memo.on(request).ticket).put_on(again)
@@ -57,7 +57,7 @@ def replay_of(request: Request, memo: Memo, exit: Exit | None = None) -> Request
 
 
 def replay_past_cache(request: Request) -> Request:
-    """Return *request* once more, not to be answered by the HTTP cache."""
+    """Return a copy of *request* that the HTTP cache does not answer."""
     again = replay_of(request, Memo.on(request))
     again.meta["dont_cache"] = True
     return again
@@ -81,9 +81,9 @@ class Replayer:
         self._store_id = self.config.store_id
 
     def put_off(self, target: Target, *, was_sent: bool = False) -> Request:
-        """Return the request of *target* as it goes back into the queue, to be taken last.
+        """Return a copy of the request of *target* for the queue, which sends it last.
 
-        *was_sent*: it has been challenged just now.
+        *was_sent* is True if it has just been challenged.
         """
         memo = self.memo_on(target.request)
         memo = replace(memo, clearance=None, pin=None, put_off=memo.put_off + was_sent)
@@ -92,10 +92,10 @@ class Replayer:
         return again
 
     def put_back(self, request: Request) -> Request | None:
-        """Return *request* as it goes back into the queue of an ending crawl.
+        """Return a copy of *request* for the queue of an ending crawl.
 
-        None if it came back from there: nobody keeps it for later. That happens to requests
-        that a component downloads for itself.
+        None if it has come back from there, because nothing keeps it for later. This happens to
+        requests that a component downloads for itself.
         """
         memo = self.memo_on(request)
         if memo.is_put_back:
@@ -103,7 +103,7 @@ class Replayer:
         return replay_of(request, replace(memo, clearance=None, pin=None, is_put_back=True))
 
     def by_next_exit(self, request: Request, memo: Memo | None = None) -> Request | None:
-        """Return *request* as it goes on by another exit of the pool; None if it did too often."""
+        """Return a copy of *request* for another exit of the pool; None if it had too many."""
         memo = memo or self.memo_on(request)
         if self.exits is None or memo.moved >= _MAX_MOVED:
             return None
@@ -111,15 +111,15 @@ class Replayer:
         return replay_of(request, memo)
 
     def after_failure(self, request: Request, outcome: Response | Exception) -> Request | None:
-        """Return *request* as it goes on by another exit; None if its exit has not failed."""
+        """Return a copy of *request* for another exit; None if its exit has not failed."""
         if self.exits is None or not self.exits.has_failed(request, outcome):
             return None
         return self.by_next_exit(request)
 
     def check_exit(self, target: Target, error: EzCaptchaError | None = None) -> None:
-        """Raise ExitBenched if *target* is to leave an exit that is benched.
+        """Raise ExitBenched if the exit of *target* is benched, and it can use another one.
 
-        *error* is why the solve for it failed. Raises NoExitLeft if all exits are benched.
+        *error* is the error of its solve. Raises NoExitLeft if all exits are benched.
         """
         if self.exits is None:
             return
@@ -129,9 +129,9 @@ class Replayer:
             raise ExitBenched
 
     def memo_on(self, request: Request) -> Memo:
-        """Return this run's memo on *request*.
+        """Return this run's memo of *request*.
 
-        What was tried in another run counts only if that run had the same clearances.
+        Attempts in another run count only if that run had the same clearances.
         """
         memo = Memo.on(request)
         if memo.run == self.run:
@@ -149,11 +149,11 @@ class Replayer:
     async def answer(
         self, target: Target, carried: Clearance | None, number: int
     ) -> Request | Response:
-        """Return the replay of request *number*, challenged although it *carried* a clearance.
+        """Return the replay of the challenged request *number*, or the page of its solution.
 
-        Or return its page. The exit of *target* is one that the service can use. Raises
-        PutBack if it is to go back into the queue, another EzCaptchaError, which says why, if the
-        challenge cannot be solved.
+        *carried* is the clearance that it carried. The service must be able to use the exit of
+        *target*. Raises PutBack if the request must go back into the queue, and another
+        EzCaptchaError, with the reason, if the challenge cannot be solved.
         """
         request, options, place = target.request, target.options, target.place
         memo = self.memo_on(request)
@@ -171,7 +171,7 @@ class Replayer:
             if seen is not None and not options.use_body and memo.resent < _MAX_RESENT:
                 memo = replace(memo, seen=seen, resent=memo.resent + 1)
                 return self._again(target, memo, carried)
-            if not fails and not options.use_body:  # it was bought for others, or has served
+            if not fails and not options.use_body:  # it was bought for others, or has worked
                 memo = replace(memo, attempts=0)
         if options.use_body:
             return await self._by_body(target, memo)
@@ -195,27 +195,27 @@ class Replayer:
 
     def _without(self, target: Target, memo: Memo) -> Memo:
         """Return the memo of a request that was challenged without a clearance."""
-        if self.known.has_run_out(memo.clearance):  # before it was sent
+        if self.known.has_run_out(memo.clearance):  # before the request was sent
             return replace(memo, attempts=0)
         if self.pins.left_by_another(target, memo):
             return replace(memo, clearance=None, attempts=max(0, memo.attempts - 1))
         return memo
 
     def _again(self, target: Target, memo: Memo, clearance: Clearance) -> Request:
-        """Return the request of *target* as it is sent again, by the exit of *clearance*."""
+        """Return the replay of *target*, through the exit of *clearance*."""
         memo = replace(memo, pin=self.pins.pin_for(target, clearance))
         return replay_of(target.request, memo, target.other_exit)
 
     def _moved(self, target: Target, memo: Memo) -> Request:
         again = self.by_next_exit(target.request, memo)
         if again is None:
-            raise GivenUp("PROXIES_FAILED", "the proxies by which it was sent failed")
+            raise GivenUp("PROXIES_FAILED", "the proxies that it was sent through failed")
         return again
 
     async def _with_further_solve(self, target: Target, memo: Memo) -> Memo | Response:
-        """Return the memo once a further clearance is there; raise if there will be none.
+        """Wait for a new clearance, and return the memo; or raise if there is none.
 
-        Or return the page of a solution that has no clearance.
+        If the solution has a page but no clearance, return the page.
         """
         limit = target.options.max_attempts or self.config.max_attempts
         if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
@@ -235,7 +235,7 @@ class Replayer:
             if is_buyer and (page := self._paid_page(target, task_id)):
                 return page
             if tried.attempts >= limit or not error.is_worth_another_task():
-                is_refused = isinstance(error, GivenUp)  # nothing was tried
+                is_refused = isinstance(error, GivenUp)  # nothing was attempted
                 self._remember(target.request, memo if is_refused else tried)
                 raise
             return tried
@@ -245,13 +245,13 @@ class Replayer:
         return replace(tried, clearance=clearance.id, page=clearance.id if is_buyer else None)
 
     def _remember(self, request: Request, memo: Memo) -> None:
-        """Let copies of a request that is given up, such as RetryMiddleware's, keep *memo*."""
+        """Put *memo* on a request that is given up, for its copies, such as RetryMiddleware's."""
         ticket = Memo.on(request).ticket
         kept = replace(memo, seen=None, page=None, pin=None, given_up=request.url)
         replace(kept, ticket=ticket).put_on(request)
 
     async def _by_body(self, target: Target, memo: Memo) -> Request | Response:
-        """Have the very page of *target* solved, and answer with it."""
+        """Have the page of *target* solved, and return it."""
         limit = target.options.max_attempts or self.config.max_attempts
         while True:
             if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
@@ -275,9 +275,9 @@ class Replayer:
             return page or replay_of(target.request, memo, target.other_exit)
 
     def _paid_page(self, target: Target, task_id: str) -> Response | None:
-        """Return the page that a task brought which was bought for this very request.
+        """Return the page of the task if it was created for this request, else None.
 
-        Only if the page of the solution is the page that was asked for.
+        None too if the solution cannot have the requested page (another URL, or a POST request).
         """
         request = target.request
         is_plain = request.method == "GET" and not request.body and not target.options.website_url
@@ -287,7 +287,7 @@ class Replayer:
 
 
 def _page_of(request: Request, body: str | None) -> HtmlResponse | None:
-    """Return *body* as the response to *request*, None if it is no page or a challenge."""
+    """Return *body* as the response to *request*; None if it is empty or a challenge."""
     encoded = (body or "").encode("utf-8", "replace")
     if not encoded or page_sign(encoded):
         return None

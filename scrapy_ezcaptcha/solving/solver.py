@@ -1,4 +1,4 @@
-"""One paid task, within the limits of the settings; logs it with its reason."""
+"""Buys one task within the limits of the settings, and logs it with its reason."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 _MAX_PLACES = 10_000
 
-# A zone whose paths are challenged one after the other is given up after so many times the
-# tasks after which one path is.
+# If the paths of a zone fail one after another, the zone is given up after this many times the
+# number of tasks after which a path is given up.
 _MAX_BAD_PATHS = 3
 
 
 class Service(Protocol):
-    """What is needed of a solving service; each call raises EzCaptchaError if it fails."""
+    """What a solving service must do; each call raises EzCaptchaError if it fails."""
 
     async def create_for(
         self,
@@ -56,24 +56,24 @@ class Service(Protocol):
         *,
         on_throttled: Callable[[], None],
     ) -> str:
-        """Create a task for the challenge of *url*, and return its id: it is paid for.
+        """Create a task for the challenge of *url*, and return its id; it is then paid for.
 
-        While the service refuses calls for their rate, *on_throttled* is called, and the call
+        If the service refuses a call because of its rate, *on_throttled* is called, and the call
         is sent again later.
         """
         ...
 
     async def wait_for_solution(self, task_id: str, exit: Exit) -> Solution:
-        """Return the solution of a task that was created before, for *exit*."""
+        """Return the solution of an existing task for *exit*."""
         ...
 
 
 @dataclass(eq=False)
 class Solver:
-    """Has challenges solved by a service, and knows when not to.
+    """Has challenges solved by a service, within the limits.
 
-    ``clock`` never goes back. ``on_limit`` is called once when nothing more is solved in this
-    crawl, ``on_useless`` with the place of a useless clearance.
+    ``clock`` is monotonic. ``on_limit`` is called once, when the crawl can solve nothing more, and
+    ``on_useless`` with the place of each useless clearance.
     """
 
     service: Service
@@ -87,32 +87,32 @@ class Solver:
     def __post_init__(self) -> None:
         limit, pause = self.config.breaker_failures, self.config.breaker_seconds
         self._breaker = Breaker(limit, pause)
-        self._paths = Breaker(limit * _MAX_BAD_PATHS, pause)  # failures of any paths of a place
+        self._paths = Breaker(limit * _MAX_BAD_PATHS, pause)  # failures of all paths of a place
         self._limit = TaskLimit(self.config.max_concurrent_tasks)
         self.progress = Progress(self.config, self.log, self.clock)
         self._creations: set[Deferred[str]] = set()  # calls that create tasks
         self._first_call: DeferredLock | None = DeferredLock()
-        self._late: Lru[Place, tuple[str, float]] = Lru(_MAX_PLACES)  # a task, and until when
-        self._tasks = 0  # created, or perhaps created
+        self._late: Lru[Place, tuple[str, float]] = Lru(_MAX_PLACES)  # a task, and when it expires
+        self._tasks = 0  # created, or possibly created
         self._stopped: GivenUp | None = None
 
     def check(self, place: Place, path: str, suspects: int = 0) -> None:
         """Raise GivenUp if a limit forbids a solve for *path* of *place* now.
 
-        *suspects* are clearances of it that look useless and are not counted as failures yet.
+        *suspects* is the number of its clearances that seem useless, but are not yet failures.
         """
         if self._stopped is not None:
             raise self._stopped.with_traceback(None)
         now = self.clock()
         if self._breaker.is_open(place, now, suspects) or self._paths.is_open(place, now):
-            raise GivenUp("ZONE_GIVEN_UP", f"{place[0]} is given up for now, its solves failed")
+            raise GivenUp("ZONE_GIVEN_UP", f"{place[0]} is given up for now: its solves failed")
         if self._breaker.is_open((place, path), now):
-            raise GivenUp("PATH_GIVEN_UP", f"{path} is given up for now: no clearance serves it")
+            raise GivenUp("PATH_GIVEN_UP", f"{path} is given up for now: no clearance works")
         if 0 < self.config.max_tasks <= self._tasks:
             raise self._stop("MAX_TASKS", f"EZCAPTCHA_MAX_TASKS={self.config.max_tasks} is reached")
 
     async def close(self, *, waits: bool) -> None:
-        """End all calls that create tasks: wait for the answers, or cancel the calls."""
+        """Wait for all calls that create tasks, or cancel them."""
         for creation in () if waits else list(self._creations):
             creation.cancel()
         await maybe_deferred_to_future(DeferredList(list(self._creations)))
@@ -125,11 +125,11 @@ class Solver:
         lacks: Callable[[Solution], str | None],
         lease: Lease | None = None,
     ) -> tuple[Solution, str, bool]:
-        """Return a solution for *target*, the task's id, and whether it was bought for *target*.
+        """Return a solution for *target*, the task's id, and whether it was created for *target*.
 
-        A solution of which *lacks* says what it lacks counts as failed. The unfinished task that
-        *lease* names is continued, and a new task is noted there. Raises GivenUp if a limit forbids
-        it, another EzCaptchaError if it failed.
+        If *lacks* returns what a solution lacks, the task counts as failed. An unfinished task of
+        *lease* is continued, and a new task is noted on it. Raises GivenUp if a limit forbids the
+        task, and another EzCaptchaError if it fails.
         """
         await self._limit.acquire()
         solve = self.progress.began(target.place)
@@ -150,33 +150,33 @@ class Solver:
             self._limit.release()
 
     def has_unfinished(self, place: Place, lease: Lease | None) -> bool:
-        """Whether a task for *place* is paid for, and its result may still come."""
+        """Whether there is a paid task for *place* whose result can still arrive."""
         late = self._late.get(place)
         is_late = late is not None and self.clock() < late[1]
         return is_late or (lease is not None and lease.task_id is not None)
 
     def _unfinished(self, place: Place, reason: Reason, lease: Lease | None) -> str | None:
-        """Return the task for *place* that is paid for and whose result may still come."""
+        """Return the paid task for *place* whose result can still arrive, if any."""
         late = None if reason is BODY else self._late.pop(place)
         if lease is not None and lease.task_id is not None:
             return lease.task_id
         return late[0] if late is not None and self.clock() < late[1] else None
 
     async def _until_limit_is_clear(self) -> None:
-        """Wait while EZCAPTCHA_MAX_TASKS is reached only if all calls under way create a task."""
+        """Wait while EZCAPTCHA_MAX_TASKS would be reached if all pending calls create a task."""
         while self._creations and 0 < self.config.max_tasks <= self._tasks + len(self._creations):
             if self._tasks >= self.config.max_tasks:
                 return
             await maybe_deferred_to_future(DeferredList(list(self._creations)))
 
     def failed(self, place: Place, why: str, path: str | None = None) -> None:
-        """Count a solve that was of no use to *place*, or to one *path* of it."""
+        """Count a useless solve for *place*, or for one *path* of it."""
         now = self.clock()
         is_given_up = path is not None and self._paths.failed(place, now)
         if self._breaker.failed((place, path) if path else place, now) or is_given_up:
             self.log.warning(
-                "Giving up %s through %s for %g s: %d solves in a row were of no use, the last"
-                " because %s",
+                "Giving up %s through %s for %g s, because %d solves in a row were useless (the"
+                " last one: %s)",
                 *(path or place[0], place[1].label, self.config.breaker_seconds),
                 *(self.config.breaker_failures, why),
             )
@@ -210,7 +210,7 @@ class Solver:
                 raise unexpected
         except EzCaptchaError as error:
             error.task_id = error.task_id or task_id or None
-            if isinstance(error, SolveTimeout):  # the service holds its result for a while
+            if isinstance(error, SolveTimeout):  # the service keeps its result for a while
                 self._late.put(target.place, (task_id, began + TASK_SECONDS))
             self.ledger.failed(task_id, error)
             if error.is_credentials():
@@ -228,8 +228,8 @@ class Solver:
     async def _create(self, target: Target, reason: Reason, lease: Lease | None) -> str:
         """Create a task and return its id.
 
-        If the crawl ends meanwhile, the call goes on all the same, and the task is noted for the
-        next run.
+        If the crawl ends in the meantime, the call continues, and the task is noted for the next
+        run.
         """
         waiter: Deferred[str] = Deferred()
         creation: Deferred[str] = deferred_from_coro(
@@ -269,9 +269,9 @@ class Solver:
     async def _continue(
         self, task_id: str, target: Target, lacks: Callable[[Solution], str | None]
     ) -> Solution | None:
-        """Return the solution of a task that another run or process paid for, if it has one.
+        """Return the solution of a task that another run or process paid for; None if it failed.
 
-        A failure of it is not raised: nothing was paid for here.
+        Its failure is not raised, because this crawl did not pay for it.
         """
         began = self.clock()
         self.ledger.continued(task_id, target)
@@ -282,7 +282,7 @@ class Solver:
                 raise UnexpectedResponse(lack)
         except EzCaptchaError as error:
             self.ledger.failed(task_id, error)
-            self.log.info("The unfinished task %s brought nothing: %s", task_id, error)
+            self.log.info("The unfinished task %s failed: %s", task_id, error)
             return None
         self._note_success(task_id, target, began)
         return solution
@@ -300,7 +300,7 @@ class Solver:
         return self._stopped
 
     async def _until_key_is_tried(self) -> None:
-        """Let the first call go alone: with a wrong key, thirty at once would get it banned."""
+        """Send the first call alone, because thirty calls with a wrong key get it banned."""
         first_call = self._first_call
         if first_call is not None:
             await maybe_deferred_to_future(first_call.acquire())
@@ -314,7 +314,7 @@ class Solver:
 
 
 def _where(target: Target) -> str:
-    """Return for what a task is bought, in words and without secrets."""
+    """Return what a task is for, in words and without secrets."""
     zone, exit = target.place
     host = "" if target.host == zone else f" ({target.host})"
     return f"{zone}{host} through {exit.label}"

@@ -1,4 +1,4 @@
-"""What each zone cost and brought in a crawl: the table at the end of the log."""
+"""The table at the end of the log: what each zone cost in a crawl, and what it brought."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEADINGS = ("zone", "challenges", "tasks", "solved", "pages", "seconds", "given
 
 @dataclass(eq=False)
 class Sums:
-    """What happened in a zone. ``seconds`` are those of all solves, ``given_up`` is by code."""
+    """What happened in a zone. ``seconds`` is the sum of all solves, ``given_up`` is by code."""
 
     challenges: int = 0
     tasks: int = 0
@@ -46,14 +46,14 @@ class Sums:
 
 
 class Zones:
-    """The sums of all zones; those of zones beyond the first 10,000 are added up."""
+    """The sums of all zones; zones after the first 10,000 are summed up in one."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Sums] = {}
         self._rest = Sums()
 
     def of(self, zone: str) -> Sums:
-        """Return the sums of *zone*, to be changed."""
+        """Return the sums of *zone*, which the caller can change."""
         sums = self._sums.get(zone)
         if sums is None:
             if len(self._sums) >= _MAX_ZONES:

@@ -1,4 +1,4 @@
-"""Where clearances are kept for other crawls: the next run, other processes, other machines."""
+"""Stores keep clearances for other crawls: the next run, other processes, other machines."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["Store", "StoreError", "open_store", "store_for_crawl"]
 
 
 def store_for_crawl(config: Config, log: logging.LoggerAdapter[Any]) -> Store | None:
-    """Return the store of the settings, or None if there is none.
+    """Return the store that the settings name, or None.
 
-    If the file that is the default in JOBDIR cannot be opened, *log* says so.
+    If the default file in JOBDIR cannot be opened, this logs a warning and returns None.
 
     Raises:
         ConfigurationError: the file that is set cannot be opened.
@@ -33,14 +33,14 @@ def store_for_crawl(config: Config, log: logging.LoggerAdapter[Any]) -> Store | 
     except StoreError as error:
         if not config.store_is_own:
             raise ConfigurationError([f"EZCAPTCHA_STORE cannot be opened: {error}"]) from None
-        log.warning("The store in JOBDIR cannot be opened (%s); using memory alone", error)
+        log.warning("The store in JOBDIR cannot be opened (%s); using memory only", error)
         return None
 
 
 def open_store(config: Config) -> Store | None:
-    """Return the store of the settings; None if clearances are kept in memory alone.
+    """Return the store that the settings name; None if clearances are kept in memory only.
 
-    A file is opened now, a server when it is first asked.
+    A file is opened now, a connection to a server at the first call.
 
     Raises:
         StoreError: the file cannot be opened.
@@ -52,6 +52,6 @@ def open_store(config: Config) -> Store | None:
     backend = load_object(STORE_BACKENDS[scheme])(where)
     store = Store(backend, config.client_key)
     if config.store_is_own:
-        with suppress(StoreError):  # it is locked; it may answer in a while
+        with suppress(StoreError):  # another process locks it; it may answer later
             store.end_leases()
     return store

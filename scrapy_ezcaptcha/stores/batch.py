@@ -1,4 +1,4 @@
-"""Small calls that are carried out together: while one is under way, the next ones gather."""
+"""Carries out small calls together: while one is in progress, the next ones are collected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 
 class Batch(Generic[Item, Answer]):
-    """Carries out *work* for all items that were added meanwhile; it returns an answer for each."""
+    """Calls *work* with all items that were added meanwhile; it returns an answer for each."""
 
     def __init__(self, work: Callable[[list[Item]], Deferred[list[Answer]]], reactor: Any) -> None:
         self._work = work
@@ -24,12 +24,12 @@ class Batch(Generic[Item, Answer]):
         self._is_under_way = False
 
     def add(self, item: Item) -> Deferred[Answer]:
-        """Return the answer for *item*; if the work fails, it fails for all of its items."""
+        """Return the answer for *item*; if *work* fails, it fails for all items of the call."""
         answer: Deferred[Answer] = Deferred()
         self._items.append((item, answer))
         if not self._is_under_way:
             self._is_under_way = True
-            self._reactor.callLater(0, self._begin)  # with all that are added in this turn
+            self._reactor.callLater(0, self._begin)  # with all items of this reactor turn
         return answer
 
     def _begin(self) -> None:

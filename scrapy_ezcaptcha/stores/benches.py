@@ -1,7 +1,7 @@
-"""Which exits of a pool are not used for now, shared through the store.
+"""Which exits of a pool are benched (not used for now), shared through the store.
 
-A benched exit has the lease on a place of its own, which no zone has: until that ends, it is
-not used. So no store has to know of it, and it is read with what is known of zones.
+While an exit is benched, there is a lease on a place with its exit, and with a name that no zone
+has. So stores need nothing for this, and benches are read together with zones.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class SharedBenches:
-    """Tells other processes of benched exits, and learns of theirs."""
+    """Tells other processes which exits are benched, and learns which ones they benched."""
 
     get_sharing: Callable[[], Sharing]
 
     def bench(self, exit: Exit, seconds: float) -> None:
-        """Have all processes not use *exit* for *seconds*; nobody waits for that."""
+        """Tell all processes not to use *exit* for *seconds*; does not wait."""
         self._update(exit, lambda state, now: state.acquired(now, seconds))
 
     def end(self, exit: Exit) -> None:
-        """Note that *exit* works again; nobody waits for that."""
+        """Tell all processes that *exit* works again; does not wait."""
         self._update(exit, _ended)
 
     async def look(self, zone: str, exits: Sequence[Exit]) -> None:
-        """Learn once what others know of *zone* by *exits*, and now and then which are benched."""
+        """Learn once what others know about *zone* and *exits*, and regularly which are benched."""
         sharing = self.get_sharing()
         if not sharing.is_on or sharing.is_down:
             return

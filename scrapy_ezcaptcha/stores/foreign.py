@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance, Place
 
-# So many clearances of other processes may fail here in a row, each at an age at which few
-# sites end them.
+# After this many failures in a row, this process stops sharing. A failure counts only if the
+# clearance is younger than this; few sites end a clearance so soon.
 _MAX_DISAPPOINTMENTS = 3
 _YOUNG_SECONDS = 300.0
 
@@ -23,10 +23,10 @@ _MAX_ENTRIES = 10_000
 
 @dataclass(eq=False)
 class ForeignClearances:
-    """Knows at which places the clearances of other processes do not work here.
+    """Knows at which places the clearances of other processes do not work in this process.
 
-    If one proxy URL is another address for each process, they never do, and all would pay in
-    turn. After some of those this process goes on alone.
+    If a proxy URL gives each process a different address, they never work, and each process would
+    reject those of the others. After some failures, this process shares no more with them.
     """
 
     log: logging.LoggerAdapter[Any]
@@ -36,7 +36,7 @@ class ForeignClearances:
         self._disappointments: Lru[Place, int] = Lru(_MAX_ENTRIES)
 
     def work_at(self, place: Place) -> bool:
-        """Whether they may work at *place*."""
+        """Whether clearances of other processes may work at *place*."""
         return (self._disappointments.get(place) or 0) < _MAX_DISAPPOINTMENTS
 
     def learnt(self, clearance_id: str) -> None:
@@ -44,11 +44,11 @@ class ForeignClearances:
         self._untried.put(clearance_id, True)
 
     def worked(self, clearance: Clearance) -> None:
-        """Note that *clearance* got a request of this process through."""
+        """Note that a request of this process was accepted with *clearance*."""
         self._disappointments.pop(clearance.place)
 
     def failed(self, clearance: Clearance) -> None:
-        """Note that *clearance* was rejected before it got a request of this process through."""
+        """Note that *clearance* was rejected before a request of this process was accepted."""
         place = clearance.place
         if not self._untried.pop(clearance.id) or time.time() - clearance.created > _YOUNG_SECONDS:
             return
@@ -57,8 +57,8 @@ class ForeignClearances:
         if count == _MAX_DISAPPOINTMENTS:
             self.log.warning(
                 "Clearances that other processes bought for %s through %s do not work here;"
-                " this process no longer shares them. Does each process get another address"
-                " from the proxy?",
+                " this process no longer shares them. Does the proxy give each process another"
+                " address?",
                 place[0],
                 place[1].label,
             )

@@ -1,8 +1,8 @@
-"""Which process solves for all that share a store. Decisions only: no I/O, no clock.
+"""Leases decide which of the processes that share a store solves. No I/O, no clock.
 
-Whoever is to solve for a place (a zone and an exit) acquires the lease on it. The lease ends
-unless its holder extends it. Each lease has a token, a number greater than all before it: a
-holder that was silent for too long, and was replaced, changes nothing any more.
+A process that wants to solve for a place (a zone and an exit) acquires the lease on it. The lease
+ends unless its holder extends it. Each lease has a token, a number greater than all before it. So
+a holder that stalled and was replaced can no longer change anything.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: For so many seconds after a task's creation the service holds its result (the vendor's SDK).
+#: How long the service keeps the result of a task, from its creation (the vendor's SDK).
 TASK_SECONDS = 300.0
 
-#: In place of a zone, for the lease on an exit that is not used; no zone has such a name.
+#: Used instead of a zone, for the lease on a benched exit; no zone has this name.
 BENCHED = "*benched"
 
 
-#: What becomes of a lease at a time, in seconds of the store's clock; None if it stays as it is.
+#: Returns the new state of a lease, or None if it does not change. The arguments are its state and
+#: the time, in seconds of the store's clock.
 Update: TypeAlias = "Callable[[LeaseState, float], LeaseState | None]"
 
 
 @dataclass(frozen=True)
 class SolveFailure:
-    """How the solve of the holder of *token* failed, for those who waited for it."""
+    """How the solve of the holder of *token* failed, for the processes that waited for it."""
 
     token: int
     code: str
@@ -38,7 +39,7 @@ class SolveFailure:
 
 @dataclass(frozen=True)
 class LeaseState:
-    """The last lease on one place, as a store keeps it; times are seconds of the store's clock."""
+    """The last lease on one place, as stored; times are in seconds of the store's clock."""
 
     token: int = 0
     until: float = 0.0
@@ -47,13 +48,13 @@ class LeaseState:
     failure: SolveFailure | None = None  # of the holder's solve
 
     def holder(self, now: float) -> int | None:
-        """Return the token of the lease that is held at *now*, None if there is none."""
+        """Return the token of the lease if it is held at *now*, else None."""
         return self.token if now < self.until else None
 
     def acquired(self, now: float, seconds: float) -> LeaseState | None:
-        """Return the state once the lease is acquired; None if another process holds it.
+        """Return the state after the lease is acquired; None if another process holds it.
 
-        ``task_id`` of the new state is the task to continue, if its result is still there.
+        ``task_id`` of the new state is the task to continue, if the service still has its result.
         """
         if self.holder(now) is not None:
             return None
@@ -63,9 +64,9 @@ class LeaseState:
     def extended(
         self, token: int, now: float, seconds: float, task_id: str | None, task_age: float
     ) -> LeaseState | None:
-        """Return the state once lease *token* is extended; None if it was replaced.
+        """Return the state after lease *token* is extended; None if it was replaced.
 
-        A lease that ran out can be extended as long as nobody else acquired it.
+        An expired lease can be extended as long as no other process has acquired it.
         """
         if token < self.token:
             return None
@@ -77,7 +78,7 @@ class LeaseState:
     def released(
         self, token: int, failure: SolveFailure | None, keep_task: bool
     ) -> LeaseState | None:
-        """Return the state once lease *token* is released; None if it was replaced."""
+        """Return the state after lease *token* is released; None if it was replaced."""
         if token < self.token:
             return None
         released = LeaseState(token, failure=failure)
@@ -95,7 +96,7 @@ class LeaseState:
 
     @classmethod
     def from_json(cls, text: str | None) -> LeaseState:
-        """Read what :meth:`to_json` wrote; any other text means that there is no lease."""
+        """Read what :meth:`to_json` wrote; any other text counts as no lease."""
         if not text:
             return cls()
         try:

@@ -1,4 +1,4 @@
-"""A lease that this process holds: it is extended while the solve goes on."""
+"""A lease that this process holds, and extends while the solve is in progress."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def leased(place: Place, part: str | None) -> Place:
 
 @dataclass(eq=False)
 class Lease:
-    """A lease that this process holds on *place*; it is extended until it is released.
+    """A lease that this process holds on *place*, and extends until it releases it.
 
-    ``tell`` is called whenever the store is to carry out :meth:`report`.
+    ``tell`` is called whenever the store must carry out :meth:`report`.
     """
 
     place: Place
@@ -49,16 +49,16 @@ class Lease:
 
     @property
     def task_id(self) -> str | None:
-        """The unfinished task of the holder before, to be continued."""
+        """The unfinished task of the previous holder, which this one continues."""
         return self.state.task_id
 
     @property
     def is_released(self) -> bool:
-        """Whether this process has done with it."""
+        """Whether this process has released it."""
         return self._release is not None
 
     def note_task(self, task_id: str) -> None:
-        """Note the task that is paid for, in case this process dies."""
+        """Note the paid task, in case this process dies."""
         self._new_task, self._created = task_id, self.reactor.seconds()
         self.tell(self)
 
@@ -66,16 +66,16 @@ class Lease:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Release it. Where the result may still come, the next holder continues the task."""
+        """Release it. If a result can still arrive, the next holder continues the task."""
         if isinstance(error, EzCaptchaError):
             self.release(error, keep_task=isinstance(error, GivenUp | SolveTimeout))
-        else:  # the crawl ends, and the next one continues the task
+        else:  # the crawl ends, and the next crawl continues the task
             self.release(keep_task=error is not None)
 
     def release(self, error: EzCaptchaError | None = None, *, keep_task: bool = False) -> None:
-        """Let another process solve: those who waited learn of *error*, or continue the task.
+        """Let another process solve. Processes that waited learn *error*, or continue the task.
 
-        They are not told of a limit or of a network problem of this crawl.
+        They do not learn about limits or network problems of this crawl.
         """
         if self._extending.running:
             self._extending.stop()
@@ -88,14 +88,14 @@ class Lease:
         self.tell(self)
 
     def report(self) -> list[Update]:
-        """Return what the store is to note now: that it is extended, or released.
+        """Return what the store must note now: the extension, or the release.
 
-        It may be noted twice, and by a store that has forgotten the lease.
+        The store may note it twice, and may have lost the lease.
         """
         token, seconds, task_id = self.state.token, self.seconds, self._new_task
         age, release = self.reactor.seconds() - self._created, self._release
         updates: list[Update] = []
-        if release is None or release[1]:  # a task is kept that was noted
+        if release is None or release[1]:  # keep the task that was noted
             updates.append(lambda state, now: state.extended(token, now, seconds, task_id, age))
         if release is not None:
             updates.append(lambda state, _: state.released(token, *release))

@@ -1,6 +1,6 @@
-"""When the store is asked what others know of a place, and whether a request waits for that.
+"""When the store is asked what other processes know about a place, and which requests wait.
 
-All places that are due are asked about in one call, and one call is under way at a time.
+One call asks about all places that are due, and there is one call at a time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.stores.store import View
 
 _PAUSE_SECONDS = 0.25  # between two looks at a place
-_MAX_PAUSE_SECONDS = 4.0  # the same where nothing is known and nobody was challenged
+_MAX_PAUSE_SECONDS = 4.0  # the same if nothing is known and nothing was challenged
 
-# A request waits for a look only if the last one was so many times as long ago as a look takes.
+# A request waits for a look only if the time since the last one is this many times longer than a
+# look takes.
 _MIN_AGE = 40
 
-# A store that takes longer than this is waited for at the first request to a place alone, and not
-# after so many places in a row of which it knew nothing.
+# A store that takes longer than this is slow. Only the first request to a place waits for it, and
+# only until the store has known nothing about this many places in a row.
 _SLOW_SECONDS = 0.02
 _MAX_NOTHING = 16
 
@@ -38,7 +39,7 @@ _Answers: TypeAlias = "dict[Place, list[Deferred[View | None]]]"
 
 
 class Look(NamedTuple):
-    """When a place was last looked at, and the pause after that."""
+    """When the store was last asked about a place, and the pause after that."""
 
     at: float
     pause: float
@@ -46,11 +47,11 @@ class Look(NamedTuple):
 
 @dataclass(eq=False)
 class Looks:
-    """Looks at places.
+    """Asks the store about places.
 
-    ``read`` asks the store and returns what it answered, an empty dict if it does not answer.
-    ``is_quiet`` tells whether nothing is known of a place and nobody was challenged there: it is
-    looked at less and less often.
+    ``read`` returns what the store answers, an empty dict if it does not answer. ``is_quiet``
+    returns whether nothing is known about a place and nothing was challenged there; the store is
+    asked about such a place less and less often.
     """
 
     read: Callable[[Sequence[Place]], Deferred[Mapping[Place, View]]]
@@ -61,18 +62,18 @@ class Looks:
         self._last: Lru[Place, Look] = Lru(_MAX_PLACES)
         self._wanted: _Answers = {}
         self._next: Any = None  # the call that begins the next look
-        self._asked: _Answers = {}  # by the look under way
+        self._asked: _Answers = {}  # by the look in progress
         self._is_under_way = False
-        self._found_nothing = 0  # at how many first looks in a row
+        self._found_nothing = 0  # first looks in a row without a result
         self._ended_at = 0.0
-        self._seconds = 0.0  # which the last look took
+        self._seconds = 0.0  # that the last look took
 
     def has_seen(self, place: Place) -> bool:
-        """Whether *place* was looked at before."""
+        """Whether the store was ever asked about *place*."""
         return self._last.get(place) is not None
 
     def seen(self, place: Place, *, is_known: bool) -> None:
-        """Note that *place* was looked at just now, and whether others know anything of it."""
+        """Note that the store just answered about *place*, and whether it knows the place."""
         last, is_quiet = self._last.get(place), self.is_quiet(place)
         pause = _PAUSE_SECONDS
         if last is None:
@@ -82,10 +83,10 @@ class Looks:
         self._last.put(place, Look(self.reactor.seconds(), pause))
 
     async def refresh(self, place: Place) -> None:
-        """Have *place* looked at, if it is due.
+        """Ask the store about *place*, if it is due.
 
-        Waits for that if it was never looked at, or long ago. If the store is slow, only if it
-        was never looked at, and not after many places of which the store knew nothing.
+        Waits for the answer if it is the first one, or if the last one is old. With a slow store,
+        waits only for the first one, and not if it knew nothing about many places before.
         """
         last, is_slow = self._last.get(place), self._seconds > _SLOW_SECONDS
         if last is None:
@@ -102,21 +103,21 @@ class Looks:
             self._look_later(place)
 
     def refresh_later(self, place: Place) -> None:
-        """Have *place* looked at with others, if it is due; nobody waits for that."""
+        """Ask about *place* together with others, if it is due; does not wait."""
         last = self._last.get(place)
         is_due = last is None or self.reactor.seconds() - last.at >= last.pause
         if is_due and place not in self._asked:
             self._look_later(place)
 
     async def look(self, place: Place) -> View | None:
-        """Return what the store knows of *place*, from now on; None if it does not answer."""
+        """Return what the store knows about *place* now; None if it does not answer."""
         answer: Deferred[View | None] = Deferred()
         self._wanted.setdefault(place, []).append(answer)
         self._begin_in(0.0)
         return await maybe_deferred_to_future(answer)
 
     async def _look_or_join(self, place: Place) -> None:
-        """Look at *place*, or wait for the look at it that is under way."""
+        """Look at *place*, or wait for the look that is in progress."""
         answers = self._asked.get(place)
         if answers is None:
             await self.look(place)
@@ -126,13 +127,13 @@ class Looks:
         await maybe_deferred_to_future(answer)
 
     def _look_later(self, place: Place) -> None:
-        """Have *place* looked at with the next ones."""
+        """Look at *place* together with the next ones."""
         if place not in self._wanted:
             self._wanted[place] = []
             self._begin_in(self._ended_at + _PAUSE_SECONDS - self.reactor.seconds())
 
     def _begin_in(self, seconds: float) -> None:
-        """Begin the next look in so many seconds at the latest, once none is under way."""
+        """Begin the next look in *seconds* at the latest, unless one is in progress."""
         if self._is_under_way:
             return
         begins_at = self.reactor.seconds() + max(seconds, 0.0)

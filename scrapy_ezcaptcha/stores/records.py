@@ -1,7 +1,7 @@
-"""Clearances as text, for a file or a server: what is kept of a place is a dict of strings.
+"""Clearances as text, for a file or a server: each place has a dict of strings.
 
-A clearance is one field, each host's verdict on it another one, so that several processes
-can write at once without reading first.
+A clearance is one field, and the verdict of each host on it is another one. So several processes
+can write at the same time without reading first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_DIGITS = 12
 
 
 def fields_of(record: Record, since: int = -1) -> dict[str, str]:
-    """Return what a store keeps of a clearance; without itself if not renewed after *since*."""
+    """Return the fields of a clearance; without its own if it was not renewed after *since*."""
     clearance = record.clearance
     whole = {
         "zone": clearance.zone,
@@ -51,7 +51,7 @@ def fields_of(record: Record, since: int = -1) -> dict[str, str]:
 
 
 def fields_about(clearance_id: str, names: Iterable[str]) -> list[str]:
-    """Return which of *names* are those of fields of one clearance."""
+    """Return those of *names* that are fields of one clearance."""
     return [name for name in names if _words(name)[1:2] == [clearance_id]]
 
 
@@ -60,9 +60,9 @@ def records_in(
 ) -> list[Record]:
     """Return the clearances in *fields*, the oldest first.
 
-    Other programs may write into the store too: what is not a usable clearance of *place* is
-    left out, and what another process has put back unaware that it was *rejected*. Without
-    *place* the exits have no credentials, and the records have their labels.
+    Leaves out what is not a usable clearance of *place*, because other programs may write into the
+    store too, and *rejected* clearances that another process wrote back without knowing. Without
+    *place*, the exits have no credentials, and the records have their labels.
     """
     records: dict[str, Record] = {}
     about: list[tuple[list[str], str]] = []

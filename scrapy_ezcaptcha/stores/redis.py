@@ -1,4 +1,4 @@
-"""Strings on a Redis server: for the crawls of several machines."""
+"""Keeps strings on a Redis server, for crawls on several machines."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.stores.store import Change, Contents, Rejection
 
-#: What all keys begin with.
+#: The beginning of all keys.
 PREFIX = "ezcaptcha:"
 
 _FIELDS, _REJECTED, _LEASE = (f"{PREFIX}{kind}:" for kind in ("held", "rejected", "lead"))
-_UNUSED = "unused "  # before the id of one that no host had ever accepted
+_UNUSED = "unused "  # before the id of a clearance that no host ever accepted
 _ANSWER_SECONDS = 2.0
-_MAX_LEASES = 10_000  # that are remembered
+_MAX_LEASES = 10_000  # that this process remembers
 
-# The client does not tell the server its name and version: each takes a call before the first.
+# The client does not send its name and version, because each takes a call before the first one.
 _HAS_DRIVER_INFO = "driver_info" in signature(AbstractConnection.__init__).parameters
 _NAMELESS: dict[str, None] = (
     {"driver_info": None} if _HAS_DRIVER_INFO else {"lib_name": None, "lib_version": None}
 )
 
-# The server's clock is estimated from its last answer. It may be set since, or another server may
-# have taken over; and while this machine sleeps, its own clock stands still.
+# The server's clock is estimated from its last answer. The estimate is wrong if the clock was set
+# since, if another server took over, or if this machine slept, which stops its own clock.
 _MAX_DRIFT, _ANY_DRIFT = 1.0, 1e12
 
-# Replaces a lease unless it has changed, or the estimate of the server's clock is wrong. To WATCH
-# it instead takes four calls, one by one.
+# Replaces a lease unless it has changed, or the estimate of the server's clock is wrong. WATCH
+# would take four calls, one after another.
 _REPLACE = """
 if (redis.call("GET", KEYS[1]) or "") ~= ARGV[1] then return 0 end
 local time = redis.call("TIME")
@@ -52,16 +52,16 @@ redis.call("SET", KEYS[1], ARGV[2], "EX", ARGV[3])
 return 1
 """
 
-# What the client puts before an error of a pipeline: the command, with the cookies to be written.
+# The client puts the command before an error of a pipeline, with the cookies to be written.
 _COMMAND = re.compile(r"^Command # .* of pipeline caused error: ", re.DOTALL)
 
 
 class RedisBackend:
     """Keeps strings on the server at *url*, a ``redis://`` or ``rediss://`` URL.
 
-    Each place has three keys, and all of them expire: ``ezcaptcha:held:{place}``, a hash of its
-    fields; ``ezcaptcha:rejected:{place}``, a sorted set of rejected clearances by time; and
-    ``ezcaptcha:lead:{place}``, the lease.
+    Each place has three keys, which expire: ``ezcaptcha:held:{place}`` is a hash of its fields,
+    ``ezcaptcha:rejected:{place}`` is a sorted set of rejected clearances by time, and
+    ``ezcaptcha:lead:{place}`` is the lease.
     """
 
     def __init__(self, url: str) -> None:
@@ -73,12 +73,12 @@ class RedisBackend:
             decode_responses=True,
             socket_connect_timeout=_ANSWER_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 1),  # a server that was restarted has closed the connection
+            retry=Retry(NoBackoff(), 1),  # a restarted server has closed the connection
             protocol=2,
             **_NAMELESS,
         )
         self._leases: Lru[str, str] = Lru(_MAX_LEASES)
-        self._ahead: float | None = None  # by how much the server's clock is ahead of ours
+        self._ahead: float | None = None  # seconds by which the server's clock is ahead of ours
 
     def __str__(self) -> str:
         return self._address
@@ -105,9 +105,9 @@ class RedisBackend:
             pipe.execute()
 
     def update_leases(self, changes: Mapping[str, Change]) -> Mapping[str, Contents]:
-        """Replace leases in one call where they still are what this process wrote last.
+        """Replace the leases that are still as this process last knew them, in one call.
 
-        Most are; the others are read by the same call, and replaced by a further one.
+        Those are most of them. The same call reads the others, and a second one replaces them.
         """
         kept: dict[str, Contents] = {}
         if self._ahead is None:
@@ -122,7 +122,7 @@ class RedisBackend:
             if not asked:
                 break
             done, contents = self._replace_and_read(asked, swaps, now, drift)
-            drift = _ANY_DRIFT  # the clock was read just now
+            drift = _ANY_DRIFT  # the clock has just been read
             kept |= zip(asked, contents, strict=True)
             for place in asked:
                 self._leases.put(place, kept[place][2] or "")
@@ -143,8 +143,8 @@ class RedisBackend:
     ) -> tuple[set[str], list[Contents]]:
         """Replace leases that have not changed, then read *places*, all in one call.
 
-        *swaps* are the old and the new leases; none is replaced if the server's clock is more than
-        *drift* seconds from *estimate*. Returns which places got the new one.
+        *swaps* are the old and the new leases. None is replaced if the server's clock differs from
+        *estimate* by more than *drift* seconds. Returns which places got the new lease.
         """
         with self._talking(), self._server.pipeline(transaction=False) as pipe:
             clock = KEPT_SECONDS, estimate, drift
@@ -178,8 +178,8 @@ class RedisBackend:
 
     def check(self) -> None:
         with self._talking():
-            # It changes nothing, for there is no such key; but a server that is read-only or out
-            # of memory refuses it.
+            # This changes nothing, because the key does not exist. But a server that is read-only
+            # or out of memory refuses it.
             self._server.set(f"{PREFIX}check", "", xx=True)
 
     def close(self) -> None:
@@ -199,5 +199,5 @@ def _key(kind: str, place: str) -> str:
 
 
 def _seconds(answer: tuple[int, int]) -> float:
-    """Return what the TIME command answers, seconds and microseconds, as seconds."""
+    """Return the answer of the TIME command, seconds and microseconds, as seconds."""
     return answer[0] + answer[1] / 1e6

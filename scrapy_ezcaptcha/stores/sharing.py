@@ -1,7 +1,7 @@
-"""Talks to a store: what other processes know, and which one of them solves.
+"""Talks to a store: what do other processes know, and which of them solves?
 
-What decides about a request is answered from memory, at once. Changes are written later, and
-what others know is read into memory. While the store does not answer, memory alone is used.
+Decisions about a request use memory, and do not wait. Changes are written later, and what others
+know is read into memory. While the store does not answer, only memory is used.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ T = TypeVar("T")
 _Updates: TypeAlias = "Sequence[tuple[Place, Update]]"
 _Updated: TypeAlias = "Sequence[tuple[LeaseState | None, View]]"
 
-_FOLLOW_SECONDS = 0.5  # between two looks at a solve of another process
-_WRITE_SECONDS = 0.25  # between two calls that write what changed, if nothing else is to be noted
+_FOLLOW_SECONDS = 0.5  # between two looks at another process's solve
+_WRITE_SECONDS = 0.25  # between two calls that only write changes
 
-_MAX_CAUGHT_UP = 1000  # places, of which a store that was away is told at once
+_MAX_CAUGHT_UP = 1000  # places that are written to a store when it is back
 
-# At the end, what changed is to be written within so many seconds.
+# At the end of the crawl, changes must be written within this time.
 _CLOSE_SECONDS = 5.0
 _FORCED_CLOSE_SECONDS = 1.0
 
 
 @dataclass(eq=False)
 class Sharing:
-    """Keeps the known clearances of this crawl and those in a store alike, if there is a store.
+    """Keeps the clearances of this crawl and those in the store the same, if there is a store.
 
-    ``lease_seconds`` is how long a lease holds that is not extended. ``on_useless`` is called
-    with the place of each clearance that another process found to be useless, and with the words;
-    ``on_benched`` with an exit, as a place, that it does not use for so many seconds.
+    ``lease_seconds`` is how long a lease lasts unless it is extended. ``on_useless`` is called with
+    the place of each clearance that was useless in another process, and the reason in words.
+    ``on_benched`` is called with the place of each exit that another process benched, and how long.
     """
 
     known: KnownClearances
@@ -78,14 +78,14 @@ class Sharing:
             self._thread = StoreThread(
                 store, self._catch_up, reactor=self.reactor, stats=self.stats, log=self.log
             )
-            # A crawl that is forced to stop sends no spider_closed; its reactor stops.
+            # If a crawl is forced to stop, its reactor stops without the signal spider_closed.
             add_trigger = self.reactor.addSystemEventTrigger
             self._trigger = add_trigger("before", "shutdown", self._reactor_stops)
-        # The leases of this process, and how often each had news; without those known as released.
+        # The leases of this process that the store does not know as released, and their versions.
         self._leases: dict[Lease, int] = {}
         self.updates = Batch(self._update_leases, self.reactor)
         self._wrote_at = 0.0
-        self._written = 0  # what changed until then is in the store
+        self._written = 0  # changes up to this number are in the store
         self.looks = Looks(self._read, self.known.is_quiet, self.reactor)
         self._foreign = ForeignClearances(self.log)
 
@@ -96,22 +96,22 @@ class Sharing:
 
     @property
     def is_down(self) -> bool:
-        """Whether the store does not answer just now."""
+        """Whether the store does not answer at the moment."""
         return self._thread is not None and self._thread.is_down
 
     async def is_available(self, place: Place) -> bool:
         """Whether *place* is shared with other processes, and the store answers.
 
-        Waits for some seconds for a store that went down, to which others may come back too.
+        If the store went down, waits a few seconds for it to come back.
         """
         if self._thread is not None and self._is_shared(place):
             await maybe_deferred_to_future(self._thread.until_back())
         return self._is_shared(place) and not self.is_down
 
     async def refresh(self, place: Place, *, is_urgent: bool = False) -> None:
-        """Learn what others know of *place*, if *is_urgent* just now.
+        """Learn what others know about *place*; with *is_urgent*, ask the store now.
 
-        Else what was learnt shortly before is enough, and a slow store is not waited for.
+        Otherwise a recent answer is enough, and nothing waits for a slow store.
         """
         if self.is_down or not self._is_shared(place):
             return
@@ -123,8 +123,8 @@ class Sharing:
     async def acquire(self, place: Place, part: str | None = None) -> Lease | None:
         """Acquire the lease on *place*, or on *part* of it; None while another process holds it.
 
-        A part is a host, a path or a page that is solved for by itself. Either way, what others
-        know of *place* is in memory then. Raises StoreError if the store does not answer.
+        A part is a host, path or page that has its own solve. In either case, what others know
+        about *place* is in memory afterwards. Raises StoreError if the store does not answer.
         """
         name, seconds, since = leased(place, part), self.lease_seconds, self._written
         acquired, unchanged = await maybe_deferred_to_future(
@@ -143,9 +143,9 @@ class Sharing:
         return lease
 
     async def follow(self, place: Place, part: str | None = None) -> None:
-        """Wait until the solve ends that another process has under way for *place*, or *part*.
+        """Wait until another process has ended its solve for *place*, or for *part* of it.
 
-        The clearance that it bought is in memory then. Raises FailedElsewhere if it failed.
+        Its clearance is in memory afterwards. Raises FailedElsewhere if the solve failed.
         """
         followed: int | None = None
         forgotten_at: float | None = None
@@ -173,20 +173,20 @@ class Sharing:
             await self.looks.look(place)
 
     def write_soon(self) -> None:
-        """Write what changed; nobody waits for it."""
+        """Write changes soon; does not wait."""
         if self.is_on:
             self.updates.add([]).addErrback(lambda failure: failure.trap(StoreError))
 
     def note_first_use(self, clearance: Clearance, *, works: bool) -> None:
-        """Note whether *clearance*, when it was first used here, got a request through."""
+        """Note whether *clearance* worked when it was first used in this process."""
         if works:
             self._foreign.worked(clearance)
-            self.write_soon()  # whoever it fails for is to know that it was of use
+            self.write_soon()  # a process for which it fails must know that it worked here
         else:
             self._foreign.failed(clearance)
 
     async def close(self) -> None:
-        """Write what changed, and close the store; what takes too long is given up."""
+        """Write changes and close the store; give up if that takes too long."""
         await maybe_deferred_to_future(within(_CLOSE_SECONDS, self._close(), self.reactor))
         if self._trigger is not None:
             self.reactor.removeSystemEventTrigger(self._trigger)
@@ -214,7 +214,7 @@ class Sharing:
         return self.is_on and self._foreign.work_at(place)
 
     def _read(self, places: Sequence[Place]) -> Deferred[Mapping[Place, View]]:
-        """Learn what others know of *places*; nothing if the store is down."""
+        """Learn what others know about *places*; nothing if the store is down."""
 
         def learn(views: list[View]) -> Mapping[Place, View]:
             for place, view in zip(places, views, strict=True):
@@ -240,14 +240,14 @@ class Sharing:
         for clearance_id in new:
             self._foreign.learnt(clearance_id)
             self.stats.inc_value("ezcaptcha/clearances/shared")
-        is_news = knew_place and not self.known.serves(place)  # else before, or of one path
+        is_news = knew_place and not self.known.serves(place)  # else it is old, or about one path
         if self.on_benched is not None and place[0] == BENCHED and state.until > now:
             self.on_benched(place, state.until - now)
         for _ in useless if is_news else ():
             self.on_useless(place, "its clearance was rejected at once, in another process")
 
     def _update_leases(self, items: list[_Updates]) -> Deferred[list[_Updated]]:
-        """Carry out updates of leases together."""
+        """Update leases in one call."""
         updates = [update for item in items for update in item]
 
         def by_item(results: _Updated) -> list[_Updated]:
@@ -257,24 +257,24 @@ class Sharing:
         return self._call(lambda store: store.update(updates)).addCallback(by_item)
 
     def _tell_of(self, lease: Lease) -> None:
-        """Have the store note what is new about *lease*; nobody waits for it."""
+        """Have the store note what is new about *lease*; does not wait."""
         number = self._leases[lease] = self._leases.get(lease, 0) + 1
         told = self.updates.add([(lease.place, update) for update in lease.report()])
         told.addCallback(lambda _: self._told_of({lease: number}))
         told.addErrback(lambda failure: failure.trap(StoreError))
 
     def _told_of(self, leases: Mapping[Lease, int]) -> None:
-        """Forget leases of whose release the store knows."""
+        """Forget leases that the store knows as released."""
         for lease, number in leases.items():
             if lease.is_released and self._leases.get(lease) == number:
                 del self._leases[lease]
 
     def _reports(self) -> _Updates:
-        """Return what the store is to note of all leases."""
+        """Return what the store must note about all leases."""
         return [(lease.place, update) for lease in self._leases for update in lease.report()]
 
     def _call(self, work: Callable[[Store], T]) -> Deferred[T]:
-        """Have the store write what changed, and then do *work*."""
+        """Have the store write changes, and then do *work*."""
         if self._thread is None:
             return fail(StoreError("there is none"))
         return self._write(self._thread.call, work)
@@ -282,7 +282,7 @@ class Sharing:
     def _write(
         self, call: Callable[[Callable[[Store], T]], Deferred[T]], work: Callable[[Store], T]
     ) -> Deferred[T]:
-        """Write what changed by *call*, and do *work*."""
+        """Write changes and do *work*, with *call*."""
         self._wrote_at, number, since = self.reactor.seconds(), self.known.number, self._written
         changes = self.known.take_changes()
         news = [
@@ -317,7 +317,7 @@ class Sharing:
         return call(write_and_work).addCallbacks(written, failed)
 
     async def _catch_up(self) -> None:
-        """Write to a store that was away what it does not have, and learn what others wrote."""
+        """Write to a store that is back what it lacks, and learn what others wrote."""
         if self._thread is None:
             return
         attempt, places = self._thread.attempt, self.known.places(_MAX_CAUGHT_UP)

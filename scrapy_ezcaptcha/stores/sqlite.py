@@ -1,4 +1,4 @@
-"""Strings in a file: for the next run, and for other processes of the same machine."""
+"""Keeps strings in a file, for the next run and for other processes on the same machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from scrapy_ezcaptcha.stores.store import Change, Contents, Rejection
 
-# Others write for microseconds; a process that is locked out for so long has a problem.
+# Writes take microseconds, so a process that is locked out for this long has a problem.
 _BUSY_SECONDS = 2.0
 _RETRY_SECONDS = 0.01
 
@@ -32,19 +32,19 @@ CREATE TABLE IF NOT EXISTS leads (place TEXT PRIMARY KEY, state TEXT) WITHOUT RO
 
 
 class SqliteBackend:
-    """Keeps strings in the file *path*, created if need be, which only its owner may read."""
+    """Keeps strings in the file *path*; creates it if needed, readable by its owner only."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
         self._file: sqlite3.Connection | None = None
-        self._lock = RLock()  # a thread does not read in the middle of another's transaction
+        self._lock = RLock()  # no thread reads during another thread's transaction
         try:
             with self._opened() as file:
                 file.execute("DELETE FROM fields WHERE until < ?", (clock(),))
                 file.execute("DELETE FROM rejected WHERE until < ?", (clock(),))
         except StoreError as error:
-            if not _is_locked(error):  # else it may answer in a while
+            if not _is_locked(error):  # else it may answer later
                 raise
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class SqliteBackend:
 
     def check(self) -> None:
         with self._transaction() as file:
-            file.execute("DELETE FROM leads WHERE place IS NULL")  # none; but it may be read-only
+            file.execute("DELETE FROM leads WHERE place IS NULL")  # fails if it is read-only
 
     def close(self) -> None:
         with self._lock:
@@ -141,7 +141,7 @@ def _contents(file: sqlite3.Connection, place: str, now: float) -> Contents:
 def open_private(path: Path) -> sqlite3.Connection:
     """Open the database *path*, readable by its owner only.
 
-    A process that is killed loses nothing that it had written. Raises OSError or sqlite3.Error.
+    A killed process loses nothing that it has written. Raises OSError or sqlite3.Error.
     """
     path.touch(mode=0o600)
     file = sqlite3.connect(
@@ -157,9 +157,9 @@ def open_private(path: Path) -> sqlite3.Connection:
 
 
 def _begin_log(file: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log, with which readers and writers do not lock each other out.
+    """Switch to a write-ahead log, so that readers and writers do not lock each other out.
 
-    Processes that open a new file at the same time do, and SQLite does not let them wait.
+    Processes that open a new file at the same time lock each other out, and SQLite does not wait.
     """
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:

@@ -1,7 +1,7 @@
-"""A store: clearances and leases that several crawls share. All logic over a small backend.
+"""A store has the clearances and leases that several crawls share, and keeps them in a backend.
 
-A backend keeps strings: for each place (named by zone and exit) a dict of fields, the ids of
-rejected clearances, and the state of the lease. See ``stores/sqlite.py`` for an example.
+A backend keeps strings: for each place (a name for a zone and an exit), a dict of fields, the ids
+of rejected clearances, and the state of the lease. ``stores/sqlite.py`` is an example.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from scrapy_ezcaptcha.clearances.record import Record
     from scrapy_ezcaptcha.stores.lease import SolveFailure, Update
 
-#: For how many seconds a clearance is kept about which nothing new is written.
+#: How many seconds a clearance is kept after the last change.
 KEPT_SECONDS = 86_400
 
-# Places that are read in one call of a backend.
+# Places that one call of a backend reads.
 _MAX_READ = 200
 
-#: For how many seconds it is kept that a clearance was rejected.
+#: How many seconds the rejection of a clearance is kept.
 REJECTED_SECONDS = 3_600
 
 
-#: What a backend keeps of a place: fields; ids of rejected clearances, True where no host had
-#: ever accepted them; the state of the lease; and the time by the backend's clock, in seconds.
+#: What a backend has about a place: fields; ids of rejected clearances, True if no host ever
+#: accepted them; the state of the lease; and the time by the backend's clock, in seconds.
 Contents: TypeAlias = "tuple[Mapping[str, str], Mapping[str, bool], str | None, float]"
 
 
-#: What becomes of a lease at a time, both as in :data:`Contents`; None if it stays as it is.
+#: Returns the new lease for a lease and a time, both as in :data:`Contents`; None for no change.
 Change: TypeAlias = "Callable[[str | None, float], str | None]"
 
 
 class Rejection(NamedTuple):
-    """A clearance that is rejected, *unused* if no host had ever accepted it, and its fields."""
+    """A rejected clearance and its fields; *unused* if no host ever accepted it."""
 
     place: str
     clearance_id: str
@@ -50,32 +50,32 @@ class Rejection(NamedTuple):
 
 
 class StoreError(Exception):
-    """A store does not answer, or its answer is not one of ours; the text has no secrets."""
+    """A store does not answer, or its content is not ours; the text has no secrets."""
 
 
 class Backend(Protocol):
-    """Keeps strings by the name of a place. Each call may block and may raise StoreError.
+    """Keeps strings by the name of a place. Each call may block, and may raise StoreError.
 
-    Two threads call it: one only reads. Its ``str()`` tells where it is, without secrets.
+    Two threads call it, one of them only to read. ``str()`` tells where it is, without secrets.
     """
 
     def read(self, places: Sequence[str]) -> list[Contents]:
-        """Return what is kept of each of *places*, in one call."""
+        """Return the contents of each of *places*, in one call."""
         ...
 
     def write(self, places: Mapping[str, Mapping[str, str]]) -> None:
-        """Set fields of places, for :data:`KEPT_SECONDS`; others stay as they are."""
+        """Set fields of places, for :data:`KEPT_SECONDS`; other fields stay as they are."""
         ...
 
     def reject(self, rejections: Sequence[Rejection]) -> None:
-        """Keep clearances as rejected for :data:`REJECTED_SECONDS`, and remove their fields."""
+        """Mark clearances as rejected for :data:`REJECTED_SECONDS`, and remove their fields."""
         ...
 
     def update_leases(self, changes: Mapping[str, Change]) -> Mapping[str, Contents]:
-        """Replace the lease of each place by what its change makes of it.
+        """Replace the lease of each place with what its change returns.
 
-        No other process changes the lease meanwhile. A change may be called more than once; the
-        last call counts. Returns what is kept of each place, read after its lease was.
+        No other process can change the lease in between. A change may be called more than once; the
+        last call counts. Returns the contents of each place, read after its lease was read.
         """
         ...
 
@@ -88,7 +88,7 @@ class Backend(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise StoreError unless it answers and can be written; changes nothing."""
+        """Raise StoreError unless it answers and accepts writes; changes nothing."""
         ...
 
     def close(self) -> None:
@@ -96,16 +96,16 @@ class Backend(Protocol):
         ...
 
 
-#: What a store knows of a place: clearances, the oldest first; ids of rejected ones, True where
-#: no host had ever accepted them; the state of the lease; and the time by the store's clock.
+#: What a store knows about a place: clearances, the oldest first; ids of rejected ones, True if
+#: no host ever accepted them; the state of the lease; and the time by the store's clock.
 View: TypeAlias = "tuple[list[Record], Mapping[str, bool], LeaseState, float]"
 
 
 class Store:
-    """Keeps clearances and leases by place. Calls may block; all may raise StoreError.
+    """Keeps clearances and leases by place. All calls may block, and may raise StoreError.
 
-    The exit's credentials are not kept: a place is named by a digest of them that only the
-    owner of *client_key* can compute.
+    Credentials of exits are not stored. The name of a place contains a digest of them, which only
+    the owner of *client_key* can compute.
     """
 
     def __init__(self, backend: Backend, client_key: str) -> None:
@@ -121,7 +121,7 @@ class Store:
         return f"{zone}/{blake2b(exit.url.encode(), key=self._key, digest_size=12).hexdigest()}"
 
     def get(self, place: Place) -> View:
-        """Return what is known of *place*, and whether some process solves for it just now."""
+        """Return what is known about *place*, and which process solves for it now."""
         return self.get_all([place])[0]
 
     def get_all(self, places: Sequence[Place]) -> list[View]:
@@ -134,9 +134,9 @@ class Store:
         return views
 
     def put(self, *records: Record, since: int = -1) -> None:
-        """Keep clearances, or what is new about those that were not renewed after *since*.
+        """Write clearances; of those that were not renewed after *since*, only what is new.
 
-        A rejected one stays rejected.
+        A rejected clearance stays rejected.
         """
         places: dict[str, dict[str, str]] = {}
         for record in records:
@@ -146,11 +146,11 @@ class Store:
             self._backend.write({name: fields for name, fields in places.items() if fields})
 
     def reject(self, place: Place, clearance_id: str, *, unused: bool = False) -> None:
-        """Drop a clearance for all processes; *unused* if no host had ever accepted it."""
+        """Drop a clearance for all processes; *unused* if no host ever accepted it."""
         self.drop([(self.name_of(place), clearance_id, unused)])
 
     def drop(self, clearances: Sequence[tuple[str, str, bool]]) -> None:
-        """Do the same for clearances with the names of their places."""
+        """Do the same for several clearances, each with the name of its place."""
         if not clearances:
             return
         contents = self._backend.read([name for name, _, _ in clearances])
@@ -172,10 +172,10 @@ class Store:
         task_id: str | None = None,
         task_age: float = 0.0,
     ) -> bool:
-        """Extend lease *token* to *seconds* from now; False if it was replaced meanwhile.
+        """Extend lease *token* until *seconds* from now; False if it was replaced.
 
-        *task_id* is the task under way, created *task_age* seconds ago, which a successor
-        continues.
+        *task_id* is the task in progress, created *task_age* seconds ago. The next holder
+        continues it if this one dies.
         """
         state = self._update(
             place, lambda state, now: state.extended(token, now, seconds, task_id, task_age)
@@ -190,16 +190,16 @@ class Store:
         *,
         keep_task: bool = False,
     ) -> None:
-        """Release lease *token*; with *keep_task* the next holder continues its task."""
+        """Release lease *token*; with *keep_task*, the next holder continues its task."""
         self._update(place, lambda state, _: state.released(token, failure, keep_task))
 
     def update(
         self, updates: Sequence[tuple[Place, Update]]
     ) -> list[tuple[LeaseState | None, View]]:
-        """Carry out *updates* of leases, in their order and with as few calls as possible.
+        """Carry out *updates* of leases in order, with as few calls as possible.
 
-        Returns for each the new state of the lease, None if it stays as it was, and what is known
-        of the place: at least what all who held the lease before have written.
+        For each, returns the new state of the lease (None if it did not change), and what is known
+        about the place, which includes everything that earlier holders of the lease wrote.
         """
         named = [(self.name_of(place), update) for place, update in updates]
         return [
@@ -208,17 +208,17 @@ class Store:
         ]
 
     def end_leases(self) -> None:
-        """End all leases: no other process uses the store, so their holders are dead."""
+        """End all leases; only for a store of one process, where their holders are dead."""
         names = self._backend.leases()
         self._updated([(name, lambda state, _: replace(state, until=0.0)) for name in names])
 
     def everything(self) -> Iterator[tuple[str, Record]]:
-        """Return all clearances, each with the name of its place; exits have no credentials."""
+        """Return all clearances with the names of their places; exits have no credentials."""
         for name, fields in self._backend.places():
             yield from ((name, record) for record in records_in(fields, ()))
 
     def check(self) -> None:
-        """Raise StoreError unless the backend answers and can be written."""
+        """Raise StoreError unless the backend answers and accepts writes."""
         self._backend.check()
 
     def close(self) -> None:
@@ -232,11 +232,11 @@ class Store:
     def _updated(
         self, updates: Sequence[tuple[str, Update]]
     ) -> list[tuple[Contents, LeaseState | None]]:
-        """Carry out *updates*; return for each what was kept of its place, and the new state."""
+        """Carry out *updates*; return the contents of each place, and the new state."""
         states: dict[int, LeaseState | None] = {}
         contents: dict[str, Contents] = {}
         numbers: dict[str, list[int]] = {}
-        for number, (name, _) in enumerate(updates):  # whoever acquires a part names its place last
+        for number, (name, _) in enumerate(updates):  # in last-use order: places after their parts
             numbers[name] = [*numbers.pop(name, ()), number]
 
         def change(name: str, lease: str | None, now: float) -> str | None:

@@ -1,4 +1,4 @@
-"""Calls a store, which may block or be down, in a thread: the reactor never waits."""
+"""Calls a store in a thread, because it may block or be down, and the reactor must not wait."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Between two looks at a store that is down: while others wait for it, and later.
+# Between two attempts to reach a store that is down: while solves wait for it, and later.
 _RETRY_SECONDS = 0.25
 _LONG_RETRY_SECONDS = 5.0
 
-# For so long who wants to solve waits for a store that went down.
+# How long a solve waits for a store that went down.
 _PATIENCE_SECONDS = 5.0
 
-# For so long other processes may write what a store lacks that answers again.
+# When a store is back, how long other processes have to write what it lacks.
 _SETTLE_SECONDS = 0.5
 
 _WARNING_SECONDS = 60.0  # between two warnings that it is down
@@ -41,10 +41,10 @@ _WARNING_SECONDS = 60.0  # between two warnings that it is down
 
 @dataclass(eq=False)
 class StoreThread:
-    """Calls *store* in one thread, so calls keep their order; a second one only reads.
+    """Calls *store* in one thread, so calls keep their order; a second thread only reads.
 
-    A store that does not answer counts as down, and is not called. It counts as up again once
-    it can be written and ``catch_up``, which brings it up to date, has ended without a StoreError.
+    A store that does not answer is down, and is not called. It is up again when it accepts writes
+    and ``catch_up``, which brings it up to date, has ended without a StoreError.
     """
 
     store: Store
@@ -63,7 +63,7 @@ class StoreThread:
 
     @property
     def is_down(self) -> bool:
-        """Whether the store is not called just now."""
+        """Whether the store is down, and is not called."""
         return self._return is not None
 
     def call(self, work: Callable[[Store], T]) -> Deferred[T]:
@@ -71,7 +71,7 @@ class StoreThread:
         return self._call(self._pool, work)
 
     def read(self, work: Callable[[Store], T]) -> Deferred[T]:
-        """Do the same for *work* that only reads, and waits for no other call."""
+        """Do the same for *work* that only reads, without waiting for other calls."""
         return self._call(self._reads, work)
 
     def _call(self, pool: ThreadPool, work: Callable[[Store], T]) -> Deferred[T]:
@@ -86,7 +86,7 @@ class StoreThread:
         return self._attempt(pool, unless_down).addErrback(self._failed, self.reactor.seconds())
 
     def attempt(self, work: Callable[[Store], T]) -> Deferred[T]:
-        """Do the same as :meth:`call`, also while the store is down."""
+        """Do the same as :meth:`call`, even while the store is down."""
         return self._attempt(self._pool, work)
 
     def _attempt(self, pool: ThreadPool, work: Callable[[Store], T]) -> Deferred[T]:
@@ -103,14 +103,14 @@ class StoreThread:
         return result
 
     def until_back(self) -> Deferred[None]:
-        """Return a Deferred that fires when the store is up, or has been down for too long."""
+        """Return a Deferred that fires when the store is up or has been down for too long."""
         left = self._down_since + _PATIENCE_SECONDS - self.reactor.seconds()
         if self._return is None or left <= 0:
             return succeed(None)
         return within(left, self._return, self.reactor)
 
     def close(self) -> Deferred[None]:
-        """Close the store once all calls before have ended; fires then."""
+        """Close the store after all earlier calls; the Deferred fires then."""
         self._is_closed = True
         read: Deferred[None] = self._attempt(self._reads, lambda _: None)
         closed = read.addCallback(lambda _: self.attempt(lambda store: store.close()))
@@ -123,14 +123,14 @@ class StoreThread:
     def _failed(self, failure: Failure, asked_at: float) -> Failure:
         """Log that the store is down, and look again later."""
         self.stats.inc_value("ezcaptcha/store/errors")
-        if not self.is_down and asked_at >= self._back_at:  # else it was a read of before
+        if not self.is_down and asked_at >= self._back_at:  # else the failed call is older
             self._return, self._down_since = Deferred(), asked_at
             now, before = self.reactor.seconds(), self._warned_at
             is_warned = before is not None and now - before < _WARNING_SECONDS
             self._warned_at = before if is_warned else now
             self.log.log(
                 logging.INFO if is_warned else logging.WARNING,
-                "The store %s does not answer (%s); going on with memory alone",
+                "The store %s does not answer (%s); continuing with memory only",
                 self.store,
                 failure.getErrorMessage(),
             )
@@ -138,7 +138,7 @@ class StoreThread:
         return failure
 
     async def _until_it_answers(self) -> None:
-        """Look again and again whether the store can be written; then bring it up to date."""
+        """Try again and again until the store accepts writes, then bring it up to date."""
         while True:
             is_short = self.reactor.seconds() - self._down_since < _PATIENCE_SECONDS
             await self._sleep(_RETRY_SECONDS if is_short else _LONG_RETRY_SECONDS)
@@ -161,7 +161,7 @@ class StoreThread:
 
 
 def _thread(name: str) -> ThreadPool:
-    """Return a pool of one thread. The process ends without waiting for a call that hangs."""
+    """Return a pool of one thread. At its end, the process does not wait for a hanging call."""
     pool = ThreadPool(0, 1, name)
     pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
     pool.start()
@@ -169,7 +169,7 @@ def _thread(name: str) -> ThreadPool:
 
 
 def within(seconds: float, work: Deferred[None], reactor: Any) -> Deferred[None]:
-    """Return a Deferred that fires when *work* does, or after so many seconds."""
+    """Return a Deferred that fires when *work* does, or after *seconds*."""
     waiter: Deferred[None] = Deferred()
     limit = reactor.callLater(seconds, waiter.callback, None)
 

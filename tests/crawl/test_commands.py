@@ -61,7 +61,7 @@ class TestDoctor:
     @pytest.mark.parametrize(
         ("env", "settings", "said"),
         [
-            pytest.param({"EZCAPTCHA_CLIENT_KEY": ""}, {}, "key there is none; set EZ", id="key"),
+            pytest.param({"EZCAPTCHA_CLIENT_KEY": ""}, {}, "key there is no key; set EZ", id="key"),
             pytest.param(
                 {},
                 {"EZCAPTCHA_STORE": "redis://127.0.0.1:9"},
@@ -69,7 +69,10 @@ class TestDoctor:
                 id="store",
             ),
             pytest.param(
-                {"EZCAPTCHA_CLIENT_KEY": "wrong"}, {}, "refuses it: ERROR_KEY_DOES", id="wrong-key"
+                {"EZCAPTCHA_CLIENT_KEY": "wrong"},
+                {},
+                "refuses the key: ERROR_KEY_DOES",
+                id="wrong-key",
             ),
             pytest.param(
                 {},
@@ -77,7 +80,7 @@ class TestDoctor:
                 "service http://127.0.0.1:9 does not answer",
                 id="unreachable",
             ),
-            pytest.param({}, {"ADDONS": "{}"}, "middleware not turned on: set ADDONS", id="absent"),
+            pytest.param({}, {"ADDONS": "{}"}, "middleware not enabled: set ADDONS", id="absent"),
             pytest.param(
                 {},
                 {"DOWNLOADER_MIDDLEWARES": '{"scrapy_ezcaptcha.EzCaptchaMiddleware": 560}'},
@@ -125,7 +128,7 @@ class TestDoctor:
                         {"https": "scrapy.core.downloader.handlers.http2.H2DownloadHandler"}
                     )
                 },
-                "the download handler of https knows no proxies",
+                "the download handler of https does not support proxies",
                 id="handler",
             ),
         ],
@@ -142,7 +145,7 @@ class TestDoctor:
         with Sandbox(balance=0) as sandbox:
             done = run(sandbox, "doctor", **ADDON)
         assert done.returncode == 1
-        assert "0 points (0.00 USD): top the account up" in done.stdout
+        assert "0 points (0.00 USD): top up the account" in done.stdout
 
     def test_everything_at_any_site_is_noted(self, run, sandbox):
         done = run(sandbox, "doctor", EZCAPTCHA_TRANSPARENT_MODE="True", **ADDON)
@@ -160,7 +163,7 @@ class TestDoctor:
     def test_the_store_is_looked_at(self, run, sandbox, tmp_path):
         path = tmp_path / "clearances.sqlite"
         done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=str(path))
-        assert f"pass store      {path}, not there yet" in done.stdout
+        assert f"pass store      {path}, not created yet" in done.stdout
         assert not path.exists()
         SqliteBackend(path).close()
         done = run(sandbox, "doctor", "--offline", **ADDON, EZCAPTCHA_STORE=str(path))
@@ -191,7 +194,7 @@ class TestDoctor:
         assert run(sandbox, "doctor", **ADDON).returncode == 0
         done = run(sandbox, "doctor", "--spider", "news", **ADDON)
         assert done.returncode == 2
-        assert "there is no spider news; there are: shop" in done.stderr + done.stdout
+        assert "there is no spider news; the spiders are: shop" in done.stderr + done.stdout
 
     def test_the_proxy_of_the_settings_is_tried(self, run, sandbox):
         proxy = sandbox.proxy_url("mine")
@@ -205,7 +208,7 @@ class TestDoctor:
         sandbox.exits.other_credentials("mine")
         done = run(sandbox, *arguments, **settings)
         assert done.returncode == 1
-        said = "shop.example:443: 407 Proxy Authentication Required; look at user name and password"
+        said = "shop.example:443: 407 Proxy Authentication Required; check user name and password"
         assert f"FAIL proxy      EZCAPTCHA_PROXY: {label} opens no tunnel to {said}" in done.stdout
         assert "setup.md#set-the-proxy" in done.stderr or "setup.html#set-the-proxy" in done.stderr
 
@@ -257,8 +260,8 @@ class TestDoctor:
         ("proxy", "failed"),
         [
             ("http://u:p@proxy.example:1", []),
-            ("https://u:p@proxy.example:1", ["cannot reach https:// sites by https:// proxies"]),
-            ("socks5://u:p@proxy.example:1", ["Scrapy's own download handler knows no socks5"]),
+            ("https://u:p@proxy.example:1", ["reach https:// sites through https:// proxies"]),
+            ("socks5://u:p@proxy.example:1", ["own download handler does not support socks5"]),
         ],
     )
     @pytest.mark.parametrize("name", ["EZCAPTCHA_PROXIES", "EZCAPTCHA_PROXY"])
@@ -367,7 +370,7 @@ class TestCheck:
                 ]
             ),
             ("HTTP/2 403\nserver: nginx\n\nError 1020", "1 no challenge (status 403)\n"),
-            ("HTTP/broken", "2 page: the first line is no HTTP status line"),
+            ("HTTP/broken", "2 page: the first line is not an HTTP status line"),
             (None, "2 page: No such file"),
         ],
     )
@@ -435,7 +438,7 @@ class TestSolve:
         with Sandbox(latency=0.1, solution={"cookies": None}) as sandbox:
             done = run(sandbox, "solve", "http://shop.example/")
         assert done.returncode == 1
-        assert "No clearance came: the solution has no cf_clearance cookie." in done.stderr
+        assert "No clearance: the solution has no cf_clearance cookie." in done.stderr
 
     def test_a_task_that_fails_is_said_with_its_id(self, run):
         faults = [Fault("getTaskResult", code="ERROR_WEBSITE_NOT_ALLOWED")]
@@ -456,7 +459,7 @@ class TestSolve:
                 text=True,
             )
             assert process.stderr is not None
-            assert "is created, and paid for" in process.stderr.readline()
+            assert "is created and paid for" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
             _, rest = process.communicate(timeout=10)
         assert process.returncode == 130
@@ -497,10 +500,9 @@ class TestClearances:
         done = run(sandbox, "clearances", **kept)
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == 4
-        assert (
-            f"old.example by {label('user')}: 5 min old, accepted by www.old.example" in done.stdout
-        )
-        assert f"shop.example by {label('other')}: 5 min old" in done.stdout
+        line = f"old.example through {label('user')}: 5 min old, accepted by www.old.example"
+        assert line in done.stdout
+        assert f"shop.example through {label('other')}: 5 min old" in done.stdout
         assert "4 clearances in" in done.stderr
         for secret in ("c0okie", "s3cret", "user", sandbox.key):
             assert secret not in done.stdout + done.stderr
@@ -548,7 +550,7 @@ class TestClearances:
             "shop.example",
             EZCAPTCHA_STORE=redis_server.url,
         )
-        assert f"shop.example by {label('user')}: 5 min" in done.stdout
+        assert f"shop.example through {label('user')}: 5 min" in done.stdout
         assert "1 clearance dropped from" in done.stderr
         assert list(store.everything()) == []
         redis_server.stop()

@@ -233,7 +233,7 @@ def test_a_site_that_comes_later_is_crawled_at_once_while_others_are_put_off(cra
     assert [page["status"] for page in result.pages] == [200] * 25
 
 
-def test_who_answers_before_us_shows_the_spider_its_own_request(crawl):
+def test_if_another_middleware_answers_the_spider_sees_its_own_request(crawl):
     """A middleware nearer to the spider answers what was put off when that comes again."""
     zones = [f"shop{number}.example" for number in range(6)]
     with Sandbox([Site(zone, Protection()) for zone in zones], latency=0.3) as sandbox:

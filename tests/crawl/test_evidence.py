@@ -76,7 +76,7 @@ def test_a_zone_whose_tasks_bring_a_page_or_two_is_warned_about_with_the_price(c
         requests = items(sandbox, 12)
         one_by_one = {"CONCURRENT_REQUESTS": 1, **settings}
         result = crawl(sandbox, requests, settings=one_by_one)
-    assert result.log.count("of shop.example served 6 pages in all: 0.5 tasks, 10 points") == 1
+    assert result.log.count("of shop.example brought 6 pages in total: 0.5 tasks, 10 points") == 1
 
 
 def test_a_proxys_own_errors_are_no_acceptance(crawl):

@@ -1,4 +1,4 @@
-"""What version 0.1.0 left on disk in mid-solve is resumed: its files are written here by hand."""
+"""Files that version 0.1.0 left on disk during a solve are resumed; the tests write such files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be solved is handed on as it came, with a reason, and costs nothing else."""
+"""An unsolvable challenge goes to the spider unchanged, with a reason, and costs nothing else."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_task_without_end_is_given_up_at_the_solve_timeout(crawl):
         ({"header": None, "cookies": None, "body": None}, "no cf_clearance"),
     ],
 )
-def test_a_solution_without_the_needful_is_a_reason(crawl, solution, reason):
+def test_an_incomplete_solution_is_a_reason(crawl, solution, reason):
     with Sandbox(latency=0.1, solution=solution) as sandbox:
         settings = QUICK | NO_BODY
         result = crawl(sandbox, protected_and_open(sandbox), settings=settings)
@@ -213,7 +213,7 @@ def test_max_attempts_of_the_request_wins(crawl):
     assert len(sandbox.service.tasks) == 1
 
 
-def test_not_opted_in_the_challenge_passes_untouched_and_nobody_is_called(crawl, sandbox):
+def test_without_opt_in_the_challenge_passes_unchanged_and_nothing_is_called(crawl, sandbox):
     proxy = {"proxy": sandbox.proxy_url()}
     requests = [
         {"url": "http://shop.example/item/1", "meta": proxy},
@@ -245,8 +245,8 @@ def test_outside_the_allowed_domains_nothing_is_solved(crawl, sandbox, opted_in,
 @pytest.mark.parametrize(
     ("meta", "settings", "reason"),
     [
-        pytest.param({}, {}, "by no proxy", id="none"),
-        pytest.param({"proxy": None}, {}, "by no proxy", id="explicitly-none"),
+        pytest.param({}, {}, "the request has no proxy", id="none"),
+        pytest.param({"proxy": None}, {}, "the request has no proxy", id="explicitly-none"),
     ],
 )
 def test_without_a_proxy_it_says_once_what_to_set(crawl, meta, settings, reason):
@@ -321,7 +321,7 @@ def test_a_wrong_meta_is_an_error_of_that_request_alone(crawl, sandbox, options,
         ({"EZCAPTCHA_ENABLED": False}, "Enabled downloader middlewares"),
     ],
 )
-def test_not_configured_the_crawl_goes_on_as_if_we_were_not_there(crawl, sandbox, settings, said):
+def test_without_a_key_the_crawl_is_as_without_the_middleware(crawl, sandbox, settings, said):
     result = crawl(sandbox, protected_and_open(sandbox), settings=settings)
     assert sorted(page["status"] for page in result.pages) == [200, 403]
     assert all(page["flags"] == [] for page in result.pages)

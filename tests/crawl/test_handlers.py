@@ -30,7 +30,7 @@ class TestH2DownloadHandler:
         requests = [{"url": f"{sandbox.direct_https_url}/item/1", "meta": {"ezcaptcha": True}}]
         result = crawl(sandbox, requests, settings=settings)
         assert [page["status"] for page in result.pages] == [403]
-        assert "cannot leave by a proxy" in result.pages[0]["error"]
+        assert "does not support proxies" in result.pages[0]["error"]
         assert [visit.http_version for visit in sandbox.edge.visits] == ["2"]
         assert sandbox.service.calls == {}
 

@@ -1,4 +1,4 @@
-"""What is wrong with the file of waiting requests costs no request, and never the crawl."""
+"""Problems with the file of waiting requests lose no request, and never stop the crawl."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_on_a_full_disk_every_page_comes_once(crawl, site, job):
     assert got(result) == [*range(1, 101)]
     assert result.errors == []
     (line,) = warnings(result)
-    assert "going on without it" in line
+    assert "continuing without it" in line
     assert list(job.glob(f"{FILE_NAME}*")) == []
 
 
@@ -136,7 +136,7 @@ def test_after_a_kill_on_a_full_disk_nothing_is_sent_twice(crawl, site, job):
     settings = {"JOBDIR": str(job), "EZCAPTCHA_STORE": "memory", "LOG_LEVEL": "INFO", **ALL_WAIT}
     requests = items(site, 1, 100, dont_filter=True)
     crawling = crawl.begin(site, requests, settings=settings, file_limit=100_000)
-    wait_for(lambda: "going on without it" in crawling.log)
+    wait_for(lambda: "continuing without it" in crawling.log)
     crawling.kill()
     site.service.latency = 0.2
     result = crawl(site, items(site, 101, 101), settings={"JOBDIR": str(job)})

@@ -275,7 +275,7 @@ def test_a_full_disk_costs_no_request(crawl, path, settings):
 
 def test_a_ledger_that_cannot_be_written_stops_the_crawl_before_anything_is_paid(crawl, sandbox):
     result = crawl(sandbox, items(sandbox, 1, 1), settings={"EZCAPTCHA_LEDGER": "/proc/ledger"})
-    assert "EZCAPTCHA_LEDGER is the file '/proc/ledger', which cannot be written: " in result.log
+    assert "EZCAPTCHA_LEDGER is '/proc/ledger', but this file cannot be written: " in result.log
     assert result.pages == []
     assert sandbox.service.calls == {}
 

@@ -41,7 +41,7 @@ def test_for_each_task_zone_exit_reason_seconds_and_outcome(crawl):
     assert created.keys() == ready.keys() == bought
     label = Exit.parse(sandbox.proxy_url()).label
     first = "first challenge of the zone through this proxy"
-    rejected = "the last clearance was rejected after serving 3 pages"
+    rejected = "the last clearance was rejected after 3 pages"
     assert sorted(map(tuple, created.values())) == [
         ("blog.example", "www.blog.example", label, first),
         ("news.example", "", label, first),
@@ -72,9 +72,8 @@ def test_a_task_that_fails_is_told_too(crawl):
 def test_the_sign_of_a_challenge_is_in_the_debug_log(crawl, sandbox):
     requests = [{"url": "http://captcha.example/", "meta": via(sandbox)}]
     result = crawl(sandbox, requests)
-    assert (
-        "DEBUG: <403 http://captcha.example/> is a challenge, by its challenge form" in result.log
-    )
+    line = "<403 http://captcha.example/> is a challenge, detected by its challenge form"
+    assert f"DEBUG: {line}" in result.log
     assert result.signals[0][:4] == ["detected", "http://captcha.example/", 403, "challenge form"]
 
 
@@ -90,7 +89,7 @@ def test_a_crawl_that_waits_long_says_what_for(crawl):
     assert len(lines) >= 2
     label = re.escape(Exit.parse(sandbox.proxy_url()).label)
     assert re.fullmatch(
-        rf"Progress: 1 solve under way \(shop\.example through {label} for \d+ s\);"
+        rf"Progress: 1 solve in progress \(shop\.example through {label} for \d+ s\);"
         r" \d requests? waiting; 1 task created",
         lines[-1],
     )
@@ -116,11 +115,11 @@ def test_at_the_start_scope_store_proxies_and_limits(crawl, sandbox):
         'requests with meta["ezcaptcha"] to shop.example; store: memory; proxies: a pool of 1'
         " proxy; limits: 7 tasks, 16 at once, 2 for each request"
     )
-    assert "may be paid for" not in result.log
+    assert "can cost a task" not in result.log
 
 
 def test_a_transparent_crawl_without_limits_is_warned_of_once(crawl, sandbox):
-    said = "WARNING: Every request to any site may be paid for"
+    said = "WARNING: Every request to any site can cost a task"
     requests = items(sandbox, "shop.example", 1)
     result = crawl(sandbox, requests, settings={"EZCAPTCHA_TRANSPARENT_MODE": True})
     assert result.log.count(said) == 1

@@ -1,4 +1,4 @@
-"""While some requests wait for a solve, every other site goes on."""
+"""While requests wait for a solve, the crawl of other sites continues."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_an_open_site_goes_on_during_the_solve(crawl, settings, waiting):
     assert 1 <= result.stat("requests/waiting_max") <= waiting
 
 
-def test_without_seats_the_crawl_is_held_back_and_loses_nothing(crawl):
+def test_if_no_request_may_wait_outside_the_count_the_crawl_is_slower_and_loses_nothing(crawl):
     with Sandbox([Site("shop.example", Protection()), Site("open.example")], latency=1) as sandbox:
         settings = {"EZCAPTCHA_MAX_WAITING": 0}
         result = crawl(sandbox, list(interleaved(sandbox, 60)), settings=settings)
@@ -117,7 +117,7 @@ def test_the_hosts_of_a_zone_share_the_concurrency_after_the_solve(crawl):
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
-def test_requests_that_wait_for_one_that_waits_hold_it_up_no_longer(crawl, at_once):
+def test_requests_that_wait_for_a_waiting_robots_txt_do_not_delay_it(crawl, at_once):
     """All requests of a second host wait for its robots.txt, and that waits for a solve."""
     sites = [Site("shop.example", Protection(paths=("/item",)), latency=0.02)]
     with Sandbox(sites, latency=1) as sandbox:
@@ -200,7 +200,7 @@ def test_more_zones_than_requests_may_wait_hold_no_site_up(crawl, settings):
         assert len(set(hosts[first:last])) <= 16
 
 
-def test_what_a_component_downloads_by_itself_waits_where_there_is_no_room(crawl):
+def test_a_request_of_a_component_waits_inside_the_count_if_there_is_no_room(crawl):
     """A robots.txt cannot go back to the scheduler, because it did not come from there."""
     zones = [f"shop{number}.example" for number in range(12)]
     with Sandbox([Site(zone, Protection()) for zone in zones], latency=0.2) as sandbox:

@@ -1,4 +1,4 @@
-"""Beside Scrapy's other middlewares."""
+"""The middleware together with Scrapy's other middlewares."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TestHttpCache:
         assert first.stats["httpcache/store"] == 1
         assert second.pages[0]["flags"] == ["cached"]
 
-    def test_a_cached_challenge_is_fetched_anew_where_the_site_is_down(self, crawl, cache):
+    def test_a_cached_challenge_is_not_served_if_the_site_is_down(self, crawl, cache):
         """The cache hands out what it has when a download fails; not a challenge, though."""
         faults = [Fault("proxy", "close", times=1, after=1)]
         with Sandbox([Site("shop.example", Protection())], latency=0.1, faults=faults) as sandbox:
@@ -155,8 +155,8 @@ class TestRobotsTxt:
         assert result.stats["robotstxt/forbidden"] == 1
         assert len(sandbox.service.tasks) == 1
 
-    def test_where_pages_opt_in_it_is_read_as_without_us(self, crawl, sandbox):
-        """Nobody opted in for robots.txt, so nothing is paid for it; and nothing hangs."""
+    def test_if_only_pages_opt_in_robots_txt_is_not_solved(self, crawl, sandbox):
+        """Nothing opts in for robots.txt, so it costs nothing, and nothing hangs."""
         requests = [
             {"url": f"http://shop.example/item/{number}", "meta": via(sandbox)}
             for number in range(1, 21)
@@ -225,4 +225,4 @@ def test_a_balance_that_cannot_be_asked_for_stops_nothing(crawl):
         requests = [{"url": "http://shop.example/", "meta": via(sandbox)}]
         result = crawl(sandbox, requests, settings={"EZCAPTCHA_LOG_BALANCE": True})
     assert [page["status"] for page in result.pages] == [200]
-    assert "Could not ask for the balance" in result.log
+    assert "Could not get the balance" in result.log

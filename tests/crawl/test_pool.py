@@ -186,7 +186,7 @@ def test_who_waits_for_a_solve_by_an_exit_that_fails_goes_on_by_the_next(crawl: 
         assert len(sandbox.service.tasks) == 2
     assert_all_pages(result, 20)
     assert result.stat("proxies/benched") == 1
-    assert "the service reports it" in result.log
+    assert "the service reports that it failed" in result.log
 
 
 @pytest.mark.unmeasured

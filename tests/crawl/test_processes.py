@@ -226,7 +226,7 @@ def test_a_server_that_stops_and_starts_in_mid_crawl_costs_no_page(crawl, redis_
     assert_all_pages(results, 400)
     for result in results:
         warnings = [line for line in result.log.splitlines() if " WARNING: " in line]
-        assert [line for line in warnings if "going on with memory alone" not in line] == []
+        assert [line for line in warnings if "continuing with memory only" not in line] == []
         assert len(warnings) == 1
         assert result.log.count("answers again") == 1
         assert result.stat("store/errors") >= 1
@@ -243,7 +243,7 @@ def test_a_server_that_does_not_answer_holds_nobody_up(crawl, where):
         result = crawl(sandbox, items(sandbox, 1, 20), settings=store)
         assert len(sandbox.service.tasks) == 1
     assert_all_pages([result], 20)
-    assert result.log.count("going on with memory alone") == 1
+    assert result.log.count("continuing with memory only") == 1
     assert "s3cret" not in result.log
     assert result.stats["elapsed_time_seconds"] < 15
 

@@ -147,7 +147,7 @@ class TestTables:
     def test_without_a_ledger_it_says_what_is_missing(self, run, write, tmp_path):
         done = run()
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "Which ledger? Name its file, or set EZCAPTCHA_LEDGER\n"
+        assert done.stderr == "No ledger is named: give its file, or set EZCAPTCHA_LEDGER\n"
         done = run(tmp_path / "missing.jsonl")
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == f"{tmp_path / 'missing.jsonl'}: No such file or directory\n"

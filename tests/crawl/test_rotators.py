@@ -71,7 +71,7 @@ class TestRandomProxies:
     def test_it_is_said_once_and_counted(self, crawl_all, sandbox):
         result = crawl_all({"spiders.RotatingProxies": 740})
         assert result.stat("requests/pinned") > 1
-        assert result.log.count("leave by the proxy of their clearance") == 1
+        assert result.log.count("use the proxy of their clearance instead") == 1
         assert sandbox.proxy_password not in result.log
 
     def test_where_nothing_rotates_nothing_is_said(self, crawl_all, sandbox):
@@ -110,7 +110,7 @@ class TestRandomProxies:
             assert len(sandbox.service.tasks) == 2
             assert exits_of(sandbox, "page") == {"exit3"}  # the second one was that of the replay
         assert result.stats["retry/count"] == 1
-        assert result.log.count("such challenges count as no attempt") == 1
+        assert result.log.count("such challenges do not count as attempts") == 1
 
 
 @NEEDS_PLUGIN
@@ -133,7 +133,7 @@ class TestRotatingProxies:
         assert [page["status"] for page in result.pages] == [200] * 31
         assert len(sandbox.service.tasks) <= 20
         assert result.stats["bans/status/403"] >= 6
-        lines = f'Put below 585 what detects bans: "{ROTATOR}": 570, "{DETECTOR}": 575'
+        lines = f'Put the ban detectors below 585: "{ROTATOR}": 570, "{DETECTOR}": 575'
         assert result.log.count(lines) == 1
 
     def test_it_credits_the_exits_by_which_pages_came(self, crawl_all, sandbox):

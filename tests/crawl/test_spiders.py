@@ -91,7 +91,7 @@ def test_the_signals_tell_every_challenge_and_how_it_ended(crawl, sandbox):
     }
     details = {entry[0]: entry[3] for entry in result.signals}
     assert details["detected"] == "cf-mitigated header"
-    assert details["failed"].startswith("EXIT: the request leaves by no proxy")
+    assert details["failed"].startswith("EXIT: the request has no proxy")
     assert {entry[4] for entry in result.signals} == {"plan"}
 
 

@@ -74,7 +74,10 @@ class TestNewProject:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"EZCAPTCHA_MAX_TASKS": "ten"}, "EZCAPTCHA_MAX_TASKS is 'ten', must be a whole number"),
+        (
+            {"EZCAPTCHA_MAX_TASKS": "ten"},
+            "EZCAPTCHA_MAX_TASKS is 'ten', but must be a whole number",
+        ),
         ({"EZCAPTCHA_STORE": "mysql://h"}, 'EZCAPTCHA_STORE must be a path, "sqlite:///path"'),
         ({"EZCAPTCHA_CLIENT_KEY": "two words"}, "EZCAPTCHA_CLIENT_KEY must be one word"),
     ],
@@ -90,7 +93,7 @@ def test_unusable_settings_end_the_crawl_before_it_begins(crawl, sandbox, settin
 def test_a_misspelt_setting_is_said_with_the_right_name(crawl, sandbox):
     requests = [{"url": "http://shop.example/", "meta": via(sandbox)}]
     result = crawl(sandbox, requests, settings={"EZCAPTCHA_MAX_TASK": 3})
-    said = "there is no setting EZCAPTCHA_MAX_TASK; did you mean EZCAPTCHA_MAX_TASKS?"
+    said = "the setting EZCAPTCHA_MAX_TASK does not exist; did you mean EZCAPTCHA_MAX_TASKS?"
     assert result.log.count(said) == 1
     assert [page["status"] for page in result.pages] == [200]
 

@@ -138,7 +138,7 @@ def test_other_statuses_are_none_whatever_their_body(status):
     assert not is_challenge(response(status, body=OPTIONS))
 
 
-def test_without_cloudflare_between_it_is_none():
+def test_a_page_that_did_not_come_through_cloudflare_is_not_a_challenge():
     seen = HtmlResponse("https://x.example/", 403, {"Server": "nginx"}, body=OPTIONS)
     assert not is_challenge(seen)
 
@@ -148,7 +148,7 @@ def test_either_sign_of_cloudflare_is_enough(headers):
     assert is_challenge(HtmlResponse("https://x.example/", 403, headers, body=OPTIONS))
 
 
-def test_the_body_is_read_only_where_status_and_headers_leave_it_open():
+def test_the_body_is_read_only_if_status_and_headers_do_not_decide():
     class Untouchable:
         def __init__(self, status, headers):
             self.status = status
@@ -193,7 +193,7 @@ def test_it_never_raises(noise, marker):
     ],
     ids=["font", "script", "markup", "comment"],
 )
-def test_a_site_may_put_much_before_the_machinery(machinery, size, before, filler, after):
+def test_a_site_can_have_much_before_the_challenge_script(machinery, size, before, filler, after):
     body = before + filler * (size // len(filler)) + after + machinery
     assert page_sign(body) is not None
 
@@ -211,7 +211,7 @@ def test_a_site_may_put_much_before_the_machinery(machinery, size, before, fille
         b'{"field": "jschl_vc"}',
     ],
 )
-def test_what_only_looks_like_one_is_none_however_often_it_stands_there(part):
+def test_a_look_alike_that_is_repeated_is_not_a_challenge(part):
     assert page_sign(part * 10_000) is None
 
 

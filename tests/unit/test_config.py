@@ -133,7 +133,7 @@ def test_the_key_may_come_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "No such file"), ("", "which is empty"), ("a b", "one word")]
+    ("content", "said"), [(None, "No such file"), ("", "file is empty"), ("a b", "one word")]
 )
 def test_a_key_file_that_is_of_no_use_is_said_without_its_content(tmp_path, content, said):
     file = tmp_path / "key"
@@ -154,7 +154,7 @@ def test_a_key_that_cannot_be_one_is_refused_without_repeating_it(key):
 
 
 def test_an_unknown_name_that_is_like_no_other_gets_no_suggestion():
-    assert read(EZCAPTCHA_FOO=1).warnings == ("there is no setting EZCAPTCHA_FOO",)
+    assert read(EZCAPTCHA_FOO=1).warnings == ("the setting EZCAPTCHA_FOO does not exist",)
 
 
 @pytest.mark.parametrize(("value", "seconds"), [(0, 0.0), ("0", 0.0), ("2.5", 2.5), (None, 30.0)])
@@ -180,7 +180,7 @@ def test_a_progress_interval_that_is_none(value):
 )
 def test_an_unknown_name_is_said_with_the_nearest(name, nearest):
     config = read(**{name: "value-not-repeated"})
-    assert config.warnings == (f"there is no setting {name}; did you mean {nearest}?",)
+    assert config.warnings == (f"the setting {name} does not exist; did you mean {nearest}?",)
 
 
 def test_known_names_are_not_warned_about():
@@ -226,12 +226,12 @@ def test_a_job_has_a_store_of_its_own(tmp_path):
     [
         (7, "must be a path"),
         ("mysql://host", "must be a path"),
-        ("sqlite://", "there is no JOBDIR"),
-        ("no/such/folder/c.sqlite", "there is no folder no/such/folder"),
-        (".", "that is a folder"),
-        ("redis://", "only the host must be there"),
-        ("redis://:s3cret@host:port", "only the host must be there"),
-        ("redis://host/name", "only the host must be there"),
+        ("sqlite://", "JOBDIR is not set"),
+        ("no/such/folder/c.sqlite", "the folder no/such/folder does not exist"),
+        (".", "this is a folder"),
+        ("redis://", "only the host is required"),
+        ("redis://:s3cret@host:port", "only the host is required"),
+        ("redis://host/name", "only the host is required"),
     ],
 )
 def test_a_store_that_cannot_be_is_said_before_the_crawl(value, said):

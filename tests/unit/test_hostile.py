@@ -1,4 +1,4 @@
-"""What comes back from a stranger goes into requests: only what is well-formed, and allowed."""
+"""Only well-formed and allowed parts of an answer of the service get into requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a cache policy is like, it is asked through ours."""
+"""Our cache policy works around any other policy."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_who_waits_is_left_behind_by_a_process_that_dies(tmp_path):
+def test_a_killed_process_leaves_its_waiting_requests(tmp_path):
     journal = Journal(tmp_path, SPIDER)
     for number in (1, 2, 3):
         journal.add(request(number, priority=number))
@@ -98,7 +98,7 @@ def test_who_waits_is_left_behind_by_a_process_that_dies(tmp_path):
     assert numbers(Journal(tmp_path, SPIDER)) == []
 
 
-def test_who_reached_the_downloader_waits_no_more_be_it_by_a_replay(tmp_path):
+def test_a_request_that_reached_the_downloader_no_longer_waits_even_as_a_replay(tmp_path):
     journal = Journal(tmp_path, SPIDER)
     waiting = [request(number) for number in (1, 2, 3)]
     for each in waiting:
@@ -110,7 +110,7 @@ def test_who_reached_the_downloader_waits_no_more_be_it_by_a_replay(tmp_path):
     assert numbers(journal) == [3]
 
 
-def test_who_waits_again_stands_there_once(tmp_path):
+def test_a_request_that_waits_again_is_in_the_journal_once(tmp_path):
     journal = Journal(tmp_path, SPIDER)
     waiting = request()
     journal.add(waiting)
@@ -269,7 +269,7 @@ def test_on_a_full_disk_the_journal_is_given_up_once(tmp_path, caplog, call):
     with full_disk():
         journal.clear() if call == "clear" else getattr(journal, call)(waits)
     (line,) = warnings(caplog)
-    assert "going on without it" in line
+    assert "continuing without it" in line
     assert line.endswith("it is removed")
     assert names(tmp_path) == []
     journal.add(waits)
@@ -281,7 +281,7 @@ def test_on_a_full_disk_the_journal_is_given_up_once(tmp_path, caplog, call):
     assert names(tmp_path) == []
 
 
-def test_on_a_full_disk_what_a_run_left_behind_is_sent_all_the_same(tmp_path):
+def test_on_a_full_disk_requests_of_a_killed_run_are_still_sent(tmp_path):
     kill_with(tmp_path, request(1))
     journal = Journal(tmp_path, SPIDER)
     with full_disk():
@@ -323,7 +323,7 @@ def test_without_jobdir_there_is_none(tmp_path):
     assert Journal.of(crawler, LOG) is None
 
 
-def test_a_job_with_files_that_a_kill_left_empty_opens_again(tmp_path):
+def test_a_job_opens_again_after_a_kill_left_empty_files(tmp_path):
     settings = {
         "JOBDIR": str(tmp_path),
         "SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue",

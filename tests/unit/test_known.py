@@ -82,7 +82,7 @@ def test_a_rejection_counts_once_however_many_answers_come(known):
     assert not known.has_zone(ZONE)
 
 
-def test_what_another_process_found_worn_out_was_of_use(known):
+def test_a_clearance_that_expired_in_another_process_was_not_useless(known):
     one, two = clearance(1), clearance(2)
     for each, unused in ((one, False), (two, True)):
         known.add(each)
@@ -100,7 +100,7 @@ def test_a_late_rejection_does_not_touch_the_successor(known):
     assert find(known, WWW) is two
 
 
-def test_one_that_nobody_ever_accepted_is_told_from_one_that_wore_out(known):
+def test_a_useless_clearance_is_distinguished_from_an_expired_one(known):
     one = held(known, 1)
     assert not known.has_served(one)
     assert challenge(known, WWW, one) is USELESS
@@ -135,7 +135,7 @@ def test_when_the_zones_has_expired_the_newer_one_of_another_host_is_tried_first
     assert find(known, WWW) is two  # at no cost
 
 
-def test_if_the_odd_host_came_first_the_others_share_what_the_second_got(known):
+def test_if_a_host_with_its_own_clearance_came_first_the_others_share_the_second_one(known):
     one = held(known, 1, ADMIN, accepted_by=[ADMIN])
     assert challenge(known, WWW, one)[0] == "host"
     two = held(known, 2, WWW, accepted_by=[WWW])
@@ -146,7 +146,7 @@ def test_if_the_odd_host_came_first_the_others_share_what_the_second_got(known):
     assert find(known, ADMIN) is one
 
 
-def test_before_anybody_accepted_it_only_the_host_it_was_solved_for_can_drop_it(known):
+def test_before_a_host_accepted_it_only_the_host_of_its_solve_can_drop_it(known):
     one = held(known, 1)
     for host in (ADMIN, API):
         assert challenge(known, host, one)[0] == "host"
@@ -157,7 +157,7 @@ def test_before_anybody_accepted_it_only_the_host_it_was_solved_for_can_drop_it(
     assert find(known, WWW) is None
 
 
-def test_a_host_tries_two_of_its_siblings_then_wants_its_own(known):
+def test_a_host_tries_two_clearances_of_other_hosts_before_its_own(known):
     hosts = [f"h{number}.{ZONE}" for number in range(5)]
     clearances = [
         held(known, number, host, accepted_by=[host]) for number, host in enumerate(hosts)
@@ -290,7 +290,7 @@ def test_where_nothing_else_is_known_a_new_path_does_not_end_the_zones_clearance
     assert challenge(known, WWW, one)[0] == "rejected"
 
 
-def test_whose_fault_a_challenge_is(known):
+def test_what_a_challenge_means(known):
     one = held(known, 1)
     assert known.fails(at(WWW), one)
     assert not known.fails(at(API), one)
@@ -357,7 +357,7 @@ def test_why_a_task_is_bought(known):
     challenge(known, WWW, one)
     assert known.reason_for(at(WWW), place) == (
         "rejected",
-        "the last clearance was rejected after serving 3 pages",
+        "the last clearance was rejected after 3 pages",
     )
     challenge(known, WWW, held(known, 2))
     assert known.reason_for(at(WWW), place)[0] == "useless"

@@ -259,7 +259,7 @@ class TestWriting:
         with caplog.at_level(logging.WARNING):
             ledger.created("task2", target(), FIRST)
         (record,) = caplog.records
-        said = f"The ledger {path} cannot be written: No space left on device. The crawl goes on"
+        said = f"The ledger {path} cannot be written: No space left on device. The crawl continues"
         assert record.getMessage().startswith(said)
         ledger._file._file = real
         ledger.close()
@@ -285,7 +285,8 @@ class TestWriting:
 
     @pytest.mark.parametrize("name", ["", "missing/ledger.jsonl"])
     def test_where_no_file_can_be_is_said(self, tmp_path, name):
-        with pytest.raises(ConfigurationError, match=r"EZCAPTCHA_LEDGER is the file .* cannot be"):
+        said = r"EZCAPTCHA_LEDGER is '.*', but this file cannot be"
+        with pytest.raises(ConfigurationError, match=said):
             LedgerFile(tmp_path / name, LOG)
 
     def test_no_line_of_four_processes_is_lost_or_torn(self, path):

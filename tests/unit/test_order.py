@@ -21,11 +21,11 @@ def problems(**middlewares):
 
 
 @pytest.mark.parametrize("order", [581, 585, 589])
-def test_between_meta_refresh_and_decompression_all_is_well(order):
+def test_between_meta_refresh_and_decompression_is_right(order):
     assert problems(**{PATH: order}) == []
 
 
-def test_who_is_not_there_stands_nowhere_wrong():
+def test_a_middleware_that_is_absent_is_no_problem():
     assert problems() == []
     assert problems(**{PATH: None}) == []
 
@@ -71,12 +71,12 @@ class TestBanDetectors:
     ROTATOR = f"{__name__}.RotatingProxyMiddleware"
     DETECTOR = f"{__name__}.BanDetectionMiddleware"
 
-    def test_above_us_they_are_named_with_the_lines_that_put_them_right(self):
+    def test_those_above_ours_are_named_with_the_right_settings(self):
         [said] = problems(**{PATH: 585, self.ROTATOR: 610, self.DETECTOR: 620})
         assert "RotatingProxyMiddleware at 610 and BanDetectionMiddleware at 620" in said
         assert said.endswith(f': "{self.ROTATOR}": 570, "{self.DETECTOR}": 575')
 
-    def test_the_lines_it_tells_are_right(self):
+    def test_the_suggested_settings_are_right(self):
         assert problems(**{PATH: 585, self.ROTATOR: 570, self.DETECTOR: 575}) == []
 
     def test_one_of_them_is_enough_and_so_is_the_same_order(self):
@@ -89,5 +89,5 @@ class TestBanDetectors:
         [said] = order_problems(settings, EzCaptchaMiddleware)
         assert said.endswith(f'"{__name__}.MyBanDetection": 570')
 
-    def test_what_is_turned_off_or_of_another_name_is_nobody_s_business(self):
+    def test_disabled_middlewares_and_other_names_are_ignored(self):
         assert problems(**{PATH: 585, self.DETECTOR: None, f"{__name__}.Derived": 620}) == []

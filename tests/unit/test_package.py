@@ -56,7 +56,7 @@ def test_a_memo_of_another_zone_does_not_count():
     assert Memo.on(redirected) == Memo("other.example")
 
 
-def test_what_comes_back_to_an_ending_crawl_is_not_put_back_again():
+def test_a_request_that_comes_back_to_an_ending_crawl_is_not_put_back_again():
     ending, resumed = (Replayer(None, None, None, None, None, None, Config()) for _ in range(2))
     put_back = ending.put_back(request())
     assert ending.put_back(put_back) is None
@@ -102,7 +102,7 @@ def test_what_was_tried_by_others_who_share_the_store_counts():
         None,
     ],
 )
-def test_what_is_no_memo_of_ours_counts_as_none(odd):
+def test_foreign_data_in_the_meta_counts_as_no_memo(odd):
     assert Memo.on(request({"_ezcaptcha": odd})) == Memo("shop.example")
 
 

@@ -269,7 +269,7 @@ def test_a_pool_may_stand_in_a_file(tmp_path):
 def test_a_file_without_proxies_stops_the_crawl(tmp_path, text):
     file = tmp_path / "proxies.txt"
     file.write_text(text)
-    with pytest.raises(ConfigurationError, match="a file in which there is no proxy"):
+    with pytest.raises(ConfigurationError, match="a file without a proxy"):
         config_of(file)
 
 

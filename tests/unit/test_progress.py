@@ -28,7 +28,7 @@ def test_a_solve_of_65_seconds_shows_two_lines(lines):
     advance(world, 100)
     label = EXITS[0].label
     assert lines() == [
-        f"Progress: 1 solve under way (shop.example through {label} for {seconds} s);"
+        f"Progress: 1 solve in progress (shop.example through {label} for {seconds} s);"
         " 2 requests waiting; 1 of 100 tasks created"
         for seconds in (30, 60)
     ]
@@ -51,7 +51,7 @@ def test_the_longest_are_named_and_the_rest_is_counted(lines):
         advance(world, 1)
     advance(world, 25)
     (line,) = lines()
-    assert "8 solves under way (shop0.example through" in line
+    assert "8 solves in progress (shop0.example through" in line
     assert "shop4.example" in line
     assert "shop5.example" not in line
     assert ", and 3 more); 2 solves waiting for another process or a free place; " in line

@@ -1,4 +1,4 @@
-"""The sandbox is a strict judge. Asked here by other means than Scrapy."""
+"""The sandbox checks clearances strictly; these tests use another client than Scrapy."""
 
 from __future__ import annotations
 

@@ -58,10 +58,10 @@ def ask(scheme, port, *, user="user", password="s3cret", **options):
         (b"HTTP/1.1 407 \x1b[31m\r\n\r\n", "407 Proxy Authentication Required", False, True),
         (b"HTTP/1.1 403 No\r\n\r\n", "403 Forbidden", False, False),
         (b"HTTP/1.1 799 No\r\n\r\n", "799", False, False),
-        (b"HTTP/1.1 abc\r\n\r\n", "no answer of a proxy", False, False),
-        (b"SSH-2.0-OpenSSH\r\n", "no answer of a proxy", False, False),
+        (b"HTTP/1.1 abc\r\n\r\n", "not the answer of a proxy", False, False),
+        (b"SSH-2.0-OpenSSH\r\n", "not the answer of a proxy", False, False),
         (b"", "connection closed", False, False),
-        (b"x" * 70_000 + b"\n", "no answer of a proxy", False, False),
+        (b"x" * 70_000 + b"\n", "not the answer of a proxy", False, False),
     ],
 )
 def test_http(sent, text, is_open, is_refused):
@@ -120,7 +120,7 @@ def test_a_proxy_that_never_answers_has_its_time():
 
 def test_a_user_name_that_is_too_long_for_socks5():
     with proxy(3, b"\x05\x02") as (port, _):
-        assert ask("socks5", port, user="u" * 256).text == "no answer of a proxy"
+        assert ask("socks5", port, user="u" * 256).text == "not the answer of a proxy"
 
 
 def test_so_many_are_tried_at_once_and_no_more():

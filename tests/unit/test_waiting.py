@@ -76,7 +76,7 @@ def test_another_downloader_means_plain_waiting_said_once(downloader, caplog):
     for _ in range(3):
         with waiting.hold(request()) as is_outside:
             assert not is_outside
-    assert caplog.text.count("other sites will be slower") == 1
+    assert caplog.text.count("so other sites are slower") == 1
 
 
 def test_another_engine_means_a_slower_start_said_once(caplog):

@@ -2,7 +2,7 @@ import scrapy
 
 
 class OptInSpider(scrapy.Spider):
-    """Asks for challenges to be solved where it expects them, request by request.
+    """Opts in by request, for pages where it expects challenges.
 
     scrapy crawl opt_in -a url=http://shop.example/item/1 -a proxy=http://user:password@host:port
     """

@@ -2,7 +2,7 @@ import scrapy
 
 
 class TransparentSpider(scrapy.Spider):
-    """Crawls whole protected sites and knows nothing of challenges.
+    """Crawls whole protected sites, and knows nothing about challenges.
 
     The proxy is the one that Scrapy takes from the environment (http_proxy, https_proxy).
 
@@ -12,7 +12,7 @@ class TransparentSpider(scrapy.Spider):
     name = "transparent"
     custom_settings = {
         "EZCAPTCHA_TRANSPARENT_MODE": True,
-        # Whatever the spider follows, nothing is solved outside of these.
+        # Nothing outside of these domains is solved, whatever the spider follows.
         "EZCAPTCHA_ALLOWED_DOMAINS": ["shop.example", "bots.example", "old.example"],
     }
 
