@@ -126,11 +126,15 @@ def readme_tables(results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_tables(text: str, results) -> str:
+    """Return the *text* of the README with the tables of *results*."""
+    return _BLOCK.sub(lambda _: readme_tables(results), text)
+
+
 def write_readme(results) -> None:
     """Write the tables of the README."""
     text = README.read_text(encoding="utf-8")
-    new = _BLOCK.sub(lambda _: readme_tables(results), text)
-    README.write_text(new, encoding="utf-8")
+    README.write_text(with_tables(text, results), encoding="utf-8")
 
 
 def write(results, folder: Path) -> None:
