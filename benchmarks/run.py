@@ -268,19 +268,13 @@ def open_pages(sandbox, until):
 
 
 def spread(values):
-    """Return the least, the median and the greatest of *values*."""
+    """Return the smallest, median and largest of *values*."""
     return [round(one, 3) for one in (min(values), median(values), max(values))]
 
 
 def spread_of(ones, others):
-<<<<<<< HEAD
-    """Return the least, the median and the greatest ratio of pairs that were run in turn."""
-    return spread([one / other for one, other in zip(ones, others, strict=True)])
-=======
     """Return the smallest, median and largest ratio of pairs that ran in turn."""
-    ratios = sorted(one / other for one, other in zip(ones, others, strict=True))
-    return [round(ratio, 3) for ratio in (ratios[0], median(ratios), ratios[-1])]
->>>>>>> helpW
+    return spread([one / other for one, other in zip(ones, others, strict=True)])
 
 
 def detect(_quick):
