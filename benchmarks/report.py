@@ -1,4 +1,4 @@
-"""Shows the figures of a run: a table, and a picture of *mixed*."""
+"""What the figures of a run look like: a table, and a picture of *mixed*."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Runs all benchmarks side by side, and writes a table, a JSON file and a picture.
+"""All benchmarks, everything side by side in one run: a table, a JSON file, a picture.
 
-``python benchmarks/run.py [--quick] [scenario ...]``. The scenarios are burst, mixed, overhead,
-detect, waiting, scale and pool. Compare figures of the same run only.
+``python benchmarks/run.py [--quick] [scenario ...]``; scenarios: burst, mixed, overhead,
+detect, waiting, scale, pool. Figures are only comparable within one run.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def protected_pages(quick):
 
 
 def spread_of(ones, others):
-    """Return the smallest, median and largest ratio of pairs that ran in turn."""
+    """Return the least, the median and the greatest ratio of pairs that were run in turn."""
     ratios = sorted(one / other for one, other in zip(ones, others, strict=True))
     return [round(ratio, 3) for ratio in (ratios[0], median(ratios), ratios[-1])]
 
