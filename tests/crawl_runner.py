@@ -2,11 +2,11 @@
 
 ``python crawl_runner.py plan.json``. The plan: ``settings``, ``spider`` (a class of
 spiders.py), ``requests`` (keyword arguments of ``scrapy.Request``, callbacks by name),
-``follow`` (follow links with this CSS class), ``crawlers`` (settings of more crawlers in the
-same process), ``files`` (text of files to write before), ``file_limit`` (the maximum size of files
-during the crawl in bytes, to simulate a full disk), ``seed`` (for random numbers),
-``out`` (the file for the result). A deprecation warning of Scrapy is an error, unless
-``may_be_deprecated`` is set.
+``follow`` (follow links with this CSS class), ``crawlers`` (settings of further crawlers in the
+same process), ``files`` (text of files to write before), ``file_limit`` (the bytes to which any
+file may grow during the crawl, as on a full disk), ``seed`` (of what is random),
+``out`` (where the result goes). A deprecation warning of Scrapy is an error here, unless
+``may_be_deprecated``.
 """
 
 from __future__ import annotations

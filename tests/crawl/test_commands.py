@@ -260,8 +260,14 @@ class TestDoctor:
         ("proxy", "failed"),
         [
             ("http://u:p@proxy.example:1", []),
-            ("https://u:p@proxy.example:1", ["reach https:// sites through https:// proxies"]),
-            ("socks5://u:p@proxy.example:1", ["own download handler does not support socks5"]),
+            (
+                "https://u:p@proxy.example:1",
+                ["cannot reach https:// sites through https:// proxies"],
+            ),
+            (
+                "socks5://u:p@proxy.example:1",
+                ["Scrapy's own download handler does not support socks5"],
+            ),
         ],
     )
     @pytest.mark.parametrize("name", ["EZCAPTCHA_PROXIES", "EZCAPTCHA_PROXY"])
