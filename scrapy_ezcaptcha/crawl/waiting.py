@@ -55,7 +55,8 @@ class WaitingRequests:
         self.count = 0  # requests that wait outside the concurrency count
         self._waiting: Counter[str] = Counter()  # the same by download slot
         self._queues: dict[str, deque[Deferred[None]]] = {}  # those to be let go, by slot
-        self._behind: dict[str, list[Deferred[None]]] = {}  # those that came after these
+        self._behind: dict[str, deque[Deferred[None]]] = {}  # those that came after these
+        self._overtaken: set[str] = set()  # slots where one of those went last
         self._going: dict[Deferred[None], str] = {}  # let go, and still counted as waiting
         self._leaving: dict[Request, str] = {}  # they have left their slot, and still count
         self._inside: deque[Deferred[None]] = deque()  # put off, and not in the scheduler
@@ -159,15 +160,24 @@ class WaitingRequests:
     async def until_queue_ends(self, request: Request) -> bool:
         """Wait until all requests of the slot of *request* that waited for a solve were let go.
 
-        It waits inside the concurrency count, so the engine soon takes no more requests. Returns
-        whether it had to wait.
+        It waits inside the concurrency count, so the engine soon takes no more requests. While it
+        takes none, every other request that goes is one that came later: else requests to other
+        sites would wait for the end of the queue too. Returns whether it had to wait.
         """
         key = self._engine.slot_key(request) if self._queues else ""
         if key not in self._queues:
             return False
+        if self._journal is not None:
+            self._journal.add(request)
         turn: Deferred[None] = Deferred()
-        self._behind.setdefault(key, []).append(turn)
-        await maybe_deferred_to_future(turn)
+        behind = self._behind.setdefault(key, deque())
+        behind.append(turn)
+        try:
+            await maybe_deferred_to_future(turn)
+        finally:
+            self._going.pop(turn, None)
+            if turn in behind:  # they all went, or it was cancelled
+                behind.remove(turn)
         return True
 
     def left_downloader(self, request: Request) -> None:
@@ -211,11 +221,11 @@ class WaitingRequests:
     def _let_one_go(self, key: str) -> None:
         queue = self._queues.get(key)
         while queue:
-            place = queue.popleft()
-            behind: list[Deferred[None]] = []
+            place = self._next_of(key, queue).popleft()
+            behind: deque[Deferred[None]] = deque()
             if not queue:
                 del self._queues[key]
-                behind = self._behind.pop(key, [])
+                behind = self._behind.pop(key, behind)
             is_going = not place.called  # it was not cancelled
             if is_going:
                 self._going[place] = key
@@ -223,6 +233,15 @@ class WaitingRequests:
                 _let_go(turn)
             if is_going:
                 return
+
+    def _next_of(self, key: str, queue: deque[Deferred[None]]) -> deque[Deferred[None]]:
+        """Return those of whom the next goes: *queue*, or those who came after it."""
+        behind = self._behind.get(key)
+        if not behind or self._engine.room() > 0 or key in self._overtaken:
+            self._overtaken.discard(key)
+            return queue
+        self._overtaken.add(key)
+        return behind
 
     def _room(self) -> int:
         """Return how many more requests can be released: at least one if nothing is downloaded.

@@ -23,10 +23,10 @@ def downloader_of_two(total_concurrency=16):
     return FakeDownloader(total_concurrency, per_slot=2)
 
 
-def waiting_with(downloader, limit=1000, engine_slot=None):
+def waiting_with(downloader, limit=1000, engine_slot=None, journal=None):
     crawler = crawler_with(downloader, engine_slot or EngineSlot())
     engine = Engine(crawler, LOG)
-    return WaitingRequests(engine, limit, PutOffRequests(engine, Stats(), LOG))
+    return WaitingRequests(engine, limit, PutOffRequests(engine, Stats(), LOG), journal)
 
 
 def request(host="shop.example"):
@@ -113,9 +113,9 @@ class TestClosing:
 class Site:
     """A site with waiting requests, which go when they are let go, and leave in the end."""
 
-    def __init__(self, downloader, limit=1000):
+    def __init__(self, downloader, limit=1000, journal=None):
         self.downloader = downloader
-        self.waiting = waiting_with(downloader, limit)
+        self.waiting = waiting_with(downloader, limit, journal=journal)
         self.held = 0
         self.order = []
 
@@ -264,6 +264,51 @@ def test_who_comes_later_takes_no_room_from_those_who_waited():
     for one in second:
         site.wait(one)
     assert site.order == [*first[:2], *second[:2]]
+
+
+def test_who_comes_later_holds_other_sites_up_no_longer_than_until_the_next_but_one_goes():
+    site = Site(downloader_of_two(total_concurrency=4))
+    waited, later = [[request() for _ in range(count)] for count in (8, 3)]
+    for one in waited:
+        site.wait(one)
+    for one in later:
+        site.come(one)
+    downloader = site.downloader
+    assert len(downloader.active) > downloader.total_concurrency  # no more are taken, of no site
+    site.leave(waited[0])
+    site.leave(waited[1])
+    assert site.order == [*waited[:2], later[0], waited[2]]
+    site.leave(later[0])
+    site.leave(waited[2])
+    assert site.order == [*waited[:2], later[0], waited[2], later[1], waited[3]]
+    site.leave(later[1])
+    assert len(downloader.active) < downloader.total_concurrency
+    site.leave(waited[3])
+    assert site.order[-2:] == waited[4:6]
+    assert site.waiting.may_hold
+
+
+def test_who_came_later_and_is_cancelled_leaves_no_room_to_others():
+    site = Site(downloader_of_two(total_concurrency=4))
+    a, b, c = [[request(f"{name}.example") for _ in range(3)] for name in "abc"]
+    for one in a:
+        site.wait(one)
+    for _ in range(3):
+        site.come(request("a.example")).addErrback(lambda _: None).cancel()
+    for one in (*b, *c):
+        site.wait(one)
+    assert site.order == [*a[:2], *b[:2]]
+
+
+def test_who_comes_later_is_in_the_journal_like_those_who_waited():
+    noted = []
+    journal = SimpleNamespace(add=noted.append)
+    site = Site(downloader_of_two(), journal=journal)
+    waited, later = [request() for _ in range(3)], request()
+    for one in waited:
+        site.wait(one)
+    site.come(later)
+    assert noted == [*waited, later]
 
 
 def test_at_the_end_everybody_goes():
