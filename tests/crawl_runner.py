@@ -26,9 +26,6 @@ from scrapy import cmdline
 from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
 from scrapy.exceptions import ScrapyDeprecationWarning
 
-import scrapy_ezcaptcha.commands.doctor
-import scrapy_ezcaptcha.commands.solve  # noqa: F401  (loaded once for all who are forked)
-
 
 def run_plan(path: str) -> None:
     plan = json.loads(Path(path).read_text())

@@ -62,7 +62,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _PATHS = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)  # it preloads by this
-_FORKSERVER.set_forkserver_preload(["crawl_runner"])
+_FORKSERVER.set_forkserver_preload(["preloaded"])
 
 
 class Crawl:
