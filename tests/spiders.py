@@ -124,6 +124,19 @@ class LateSpider(PlanSpider):
             self.all_challenged.callback(None)
 
 
+class SchedulingSpider(PlanSpider):
+    """Logs each request that goes into the scheduler, or back."""
+
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.scheduled, signal=scrapy.signals.request_scheduled)
+        return spider
+
+    def scheduled(self, request):
+        self.logger.info("Scheduled %s", request)
+
+
 class CopyingSpider(PlanSpider):
     """Sends a further request for some pages, with the meta of the response."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -10,11 +11,13 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,8 +26,12 @@ from crawl_runner import run_command_forked, run_forked
 
 from scrapy_ezcaptcha.crawl.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Sandbox
+from scrapy_ezcaptcha.sandbox.edge import Edge
+from scrapy_ezcaptcha.sandbox.http import Reply
 
-RUNNER = Path(__file__).with_name("crawl_runner.py")
+# Nothing takes so many seconds on the slowest of machines, unless it hangs.
+PATIENCE = 120.0
+
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 KEY_VARIABLES = (
     *("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_CLIENT_KEY_FILE"),
@@ -40,7 +47,6 @@ class CrawlResult:
     signals: list[list[Any]]
     stats_of_each: list[dict[str, Any]]
     log: str = field(repr=False)
-    seconds: float = 0.0
 
     def stat(self, name: str) -> Any:
         return self.stats.get(f"ezcaptcha/{name}", 0)
@@ -80,7 +86,7 @@ class Crawl:
         *,
         settings: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
-        timeout: float = 60,
+        timeout: float = PATIENCE,
         middleware: bool = True,
         **plan: Any,
     ) -> CrawlResult:
@@ -122,7 +128,6 @@ class RunningCrawl:
 
     def __init__(self, folder: Path, environment: dict[str, str], is_measured: bool) -> None:
         self.folder = folder
-        self._began = time.monotonic()
         self.process = _FORKSERVER.Process(
             target=run_forked,
             args=(str(folder / "plan.json"), environment, str(folder / "output.txt")),
@@ -135,30 +140,41 @@ class RunningCrawl:
         files = (self.folder / "log.txt", self.folder / "output.txt")
         return "".join(file.read_text() for file in files if file.exists())
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C."""
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Press Ctrl-C, or send another signal, and wait until that is noticed."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, signal.SIGINT)
+        os.kill(self.process.pid, number)
+        wait_for(lambda: "shutting down gracefully" in self.log)
+
+    def force(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Press Ctrl-C, and again before the crawl has ended, which then ends at once."""
+        self.interrupt(number)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+        self.wait()
 
     def kill(self) -> None:
         """Let the process die as by kill -9."""
         self.process.kill()
         self.process.join()
 
-    def result(self, timeout: float = 60) -> CrawlResult:
-        """Wait for its end."""
+    def wait(self, timeout: float = PATIENCE) -> None:
+        """Wait for its end, however it ends; *timeout* keeps a crawl that hangs from staying."""
         self.process.join(timeout)
-        seconds = time.monotonic() - self._began
         if self.process.is_alive():
             self.process.kill()
             raise TimeoutError(f"the crawl ran for more than {timeout} s\n{self.log}")
+
+    def result(self, timeout: float = PATIENCE) -> CrawlResult:
+        """Wait for its end and return what came of it."""
+        self.wait(timeout)
         assert self.process.exitcode == 0, self.log
         result = json.loads((self.folder / "result.json").read_text())
-        return CrawlResult(**result, log=self.log, seconds=seconds)
+        return CrawlResult(**result, log=self.log)
 
 
 def run_command(
-    arguments: list[str], *, env: dict[str, str], cwd: Path, timeout: float = 60
+    arguments: list[str], *, env: dict[str, str], cwd: Path, timeout: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """Run ``scrapy`` with *arguments*, as the shell would."""
     with tempfile.TemporaryDirectory() as name:
@@ -176,6 +192,51 @@ def run_command(
         )
 
 
+class HeldEdge(Edge):
+    """Holds pages back when told to: they are on their way until then."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = threading.Lock()
+        self._held: list[asyncio.Future[None]] = []
+        self._let_through: float = inf
+
+    def hold(self, after: int = 0) -> None:
+        """Hold all pages back once so many were answered."""
+        self._let_through = after
+
+    def release(self) -> None:
+        """Answer all that were held back, and hold no more."""
+        with self._lock:
+            self._let_through = inf
+            for held in self._held:
+                held.get_loop().call_soon_threadsafe(held.set_result, None)
+            self._held.clear()
+
+    @property
+    def on_their_way(self) -> int:
+        """How many pages are held back."""
+        return len(self._held)
+
+    def visit(self, *args: Any) -> Reply:
+        reply = super().visit(*args)
+        with self._lock:
+            if self.visits[-1].verdict != "page" or self._pages() <= self._let_through:
+                return reply
+            self._held.append(asyncio.get_running_loop().create_future())
+            return replace(reply, after=self._held[-1])
+
+    def _pages(self) -> int:
+        return sum(counts["page"] for counts in self.verdicts.values())
+
+
+class HoldingSandbox(Sandbox):
+    """Holds pages back when its ``edge`` is told to."""
+
+    edge: HeldEdge
+    edge_class = HeldEdge
+
+
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:
     """Meta of a request that opts in and leaves by the exit *user*."""
     return {"proxy": sandbox.proxy_url(user), "ezcaptcha": options or True}
@@ -189,7 +250,7 @@ def items(sandbox: Sandbox, first: int, last: int, **more: Any) -> list[dict[str
     ]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait until *condition* holds."""
     deadline = time.monotonic() + seconds
     while not condition():
