@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 # tox finds the Pythons of pyenv only if they are named.
 PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
 
-.PHONY: demo test unit tox changelog docs fuzz soak ends faults audit bench lint wheel scrapy-tests install clean
+.PHONY: demo test unit examples tox changelog docs fuzz soak ends faults audit bench lint wheel scrapy-tests install clean
 
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
@@ -21,6 +21,9 @@ test: .venv/test  ## all tests, with coverage
 
 unit: .venv/test  ## the tests that need no crawl
 	$(RUN) -m pytest tests/unit $(ARGS)
+
+examples: .venv/test  ## the unit tests, with twenty times as many examples for each property
+	$(RUN) -m pytest -n 4 --dist worksteal --hypothesis-profile=thorough tests/unit $(ARGS)
 
 tox: .venv/tox  ## all tests with the oldest of everything, and with each Python present; ARGS="-e lowest"
 	$(if $(PYENV_PYTHONS),PYENV_VERSION=$(PYENV_PYTHONS)) $(RUN) -m tox run $(ARGS)

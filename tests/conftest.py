@@ -4,9 +4,16 @@ from pathlib import Path
 
 import pytest
 from coverage import Coverage
+from hypothesis import HealthCheck, settings
 from support import Crawl
 
 from scrapy_ezcaptcha.sandbox import Sandbox
+
+# On a busy machine an example may take any time. ``make examples`` tries many more of them.
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=100, **PATIENT)
+settings.register_profile("thorough", max_examples=2000, **PATIENT)
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)

@@ -111,6 +111,8 @@ class Crawl:
         folder = self.folder / str(self.count)
         folder.mkdir()
         base: dict[str, Any] = dict(sandbox.settings()) if sandbox else {}
+        if sandbox:  # a long solve that the test ends is noticed soon
+            base["EZCAPTCHA_POLL_INTERVAL"] = min(base["EZCAPTCHA_POLL_INTERVAL"], 0.2)
         if middleware:
             base["DOWNLOADER_MIDDLEWARES"] = {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}
         plan |= {

@@ -339,7 +339,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
 
 TestLease = LeaseMachine.TestCase
-TestLease.settings = settings(max_examples=50, deadline=None)
+TestLease.settings = settings(max_examples=50)
 
 
 def test_a_lease_is_read_as_version_0_1_0_wrote_it():
