@@ -17,21 +17,21 @@ settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)
-def is_measured(request: pytest.FixtureRequest):
-    """Whether coverage is measured. Marked as ``unmeasured`` are long crawls of much the same."""
+def measured(request: pytest.FixtureRequest):
+    """Do not measure coverage in tests marked as ``unmeasured``: long crawls of much the same."""
     measuring = Coverage.current()
     if request.node.get_closest_marker("unmeasured") is None or measuring is None:
-        yield True
+        yield
         return
     measuring.stop()
-    yield False
+    yield
     measuring.start()
 
 
 @pytest.fixture
-def crawl(tmp_path: Path, is_measured: bool) -> Crawl:
+def crawl(tmp_path: Path) -> Crawl:
     """Runs crawls in processes of their own."""
-    return Crawl(tmp_path, is_measured=is_measured)
+    return Crawl(tmp_path)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import posix
 import random
 import sys
 import time
@@ -87,9 +88,7 @@ def limited_files(size: int | None) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def run_forked(
-    path: str, environment: dict[str, str], output: str, *, is_measured: bool = True
-) -> None:
+def run_forked(path: str, environment: dict[str, str], output: str, *, is_measured: bool) -> None:
     """Run a plan in a process that was forked with all modules loaded; see ``support.Crawl``."""
     if not is_measured:
         stop_measuring()
@@ -98,9 +97,17 @@ def run_forked(
 
 
 def run_command_forked(
-    arguments: list[str], environment: dict[str, str], folder: str, out: str, err: str
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    out: str,
+    err: str,
+    *,
+    is_measured: bool,
 ) -> None:
     """Run ``scrapy`` with *arguments* in such a process; see ``support.run_command``."""
+    if not is_measured:
+        stop_measuring()
     settle(Path(folder), environment, out, err)
     cmdline.execute(["scrapy", *arguments])
 
@@ -111,6 +118,7 @@ def stop_measuring() -> None:
     measuring = coverage and coverage.Coverage.current()
     if measuring:
         measuring.stop()
+        os._exit = posix._exit  # and not the one by coverage, which writes what was measured
 
 
 def settle(folder: Path, environment: dict[str, str], out: str, err: str) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from coverage import Coverage
 from crawl_runner import run_command_forked, run_forked
 
 from scrapy_ezcaptcha.crawl.journal import FILE_NAME
@@ -71,12 +72,16 @@ os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)  # i
 _FORKSERVER.set_forkserver_preload(["preloaded"])
 
 
+def is_measured() -> bool:
+    """Whether coverage is measured now; what the test starts is measured as the test is."""
+    return Coverage.current() is not None
+
+
 class Crawl:
     """Runs crawls in processes and folders of their own."""
 
-    def __init__(self, folder: Path, *, is_measured: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.is_measured = is_measured
         self.count = 0
 
     def __call__(
@@ -122,18 +127,18 @@ class Crawl:
             "log": str(folder / "log.txt"),
         }
         (folder / "plan.json").write_text(json.dumps(plan))
-        return RunningCrawl(folder, clean_environment(**(env or {})), self.is_measured)
+        return RunningCrawl(folder, clean_environment(**(env or {})))
 
 
 class RunningCrawl:
     """A crawl in a process of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], is_measured: bool) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.process = _FORKSERVER.Process(
             target=run_forked,
             args=(str(folder / "plan.json"), environment, str(folder / "output.txt")),
-            kwargs={"is_measured": is_measured},
+            kwargs={"is_measured": is_measured()},
         )
         self.process.start()
 
@@ -175,23 +180,37 @@ class RunningCrawl:
         return CrawlResult(**result, log=self.log)
 
 
+class RunningCommand:
+    """``scrapy`` with *arguments*, as the shell would run it."""
+
+    def __init__(self, arguments: list[str], *, env: dict[str, str], cwd: Path) -> None:
+        self._arguments = arguments
+        self._folder = tempfile.TemporaryDirectory()
+        self._out, self._err = (Path(self._folder.name, name) for name in ("out", "err"))
+        self._process = _FORKSERVER.Process(
+            target=run_command_forked,
+            args=(arguments, env, str(cwd), str(self._out), str(self._err)),
+            kwargs={"is_measured": is_measured()},
+        )
+        self._process.start()
+
+    def result(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end."""
+        with self._folder:
+            self._process.join(PATIENCE)
+            err = self._err.read_text() if self._err.exists() else ""
+            if self._process.is_alive():
+                self._process.kill()
+                raise TimeoutError(f"{self._arguments} ran for more than {PATIENCE} s\n{err}")
+            code = self._process.exitcode
+            return subprocess.CompletedProcess(self._arguments, code, self._out.read_text(), err)
+
+
 def run_command(
-    arguments: list[str], *, env: dict[str, str], cwd: Path, timeout: float = PATIENCE
+    arguments: list[str], *, env: dict[str, str], cwd: Path
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``scrapy`` with *arguments*, as the shell would."""
-    with tempfile.TemporaryDirectory() as name:
-        out, err = Path(name, "out.txt"), Path(name, "err.txt")
-        process = _FORKSERVER.Process(
-            target=run_command_forked, args=(arguments, env, str(cwd), str(out), str(err))
-        )
-        process.start()
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            raise TimeoutError(f"{arguments} ran for more than {timeout} s\n{err.read_text()}")
-        return subprocess.CompletedProcess(
-            arguments, process.exitcode, out.read_text(), err.read_text()
-        )
+    """Run ``scrapy`` with *arguments* to its end."""
+    return RunningCommand(arguments, env=env, cwd=cwd).result()
 
 
 class HeldEdge(Edge):

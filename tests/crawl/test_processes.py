@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from scrapy.settings import Settings
-from support import clean_environment, forms, items, via, wait_for
+from support import RunningCommand, clean_environment, forms, items, via, wait_for
 
 from scrapy_ezcaptcha.config import STORE_FILE, Config
 from scrapy_ezcaptcha.exit import Exit
@@ -305,18 +303,14 @@ def test_a_file_that_is_no_store_stops_the_crawl_before_it_begins(crawl, sandbox
 def test_four_workers_of_scrapy_redis_share_the_work_and_the_bill(tmp_path, redis_server):
     """As the documentation shows it."""
     with Sandbox([Site("shop.example", Protection(), latency=0.05)], latency=2) as sandbox:
-        command = [sys.executable, "-m", "scrapy", "runspider", str(WORKERS)]
+        command = ["runspider", str(WORKERS), *sandbox.arguments()]
         environment = clean_environment(REDIS_URL=redis_server.url, **sandbox.environment())
         workers = [
-            subprocess.Popen(
-                [*command, "-O", f"items{number}.json", *sandbox.arguments()],
-                env=environment,
-                cwd=tmp_path,
-                stderr=(tmp_path / f"log{number}.txt").open("w"),
-            )
+            RunningCommand([*command, "-O", f"items{number}.json"], env=environment, cwd=tmp_path)
             for number in range(4)
         ]
-        assert [worker.wait(90) for worker in workers] == [0] * 4
+        done = [worker.result() for worker in workers]
+        assert [one.returncode for one in done] == [0] * 4
         assert len(sandbox.service.tasks) == 1
     parts = [
         json.loads((tmp_path / f"items{number}.json").read_text() or "[]") for number in range(4)
@@ -325,7 +319,7 @@ def test_four_workers_of_scrapy_redis_share_the_work_and_the_bill(tmp_path, redi
         f"Item {number}" for number in range(1, 201)
     )
     assert all(parts)  # none was left without work
-    assert all("] ERROR:" not in path.read_text() for path in tmp_path.glob("log*.txt"))
+    assert all("] ERROR:" not in one.stderr for one in done)
 
 
 def test_a_job_whose_store_is_damaged_goes_on_with_memory(crawl, sandbox, tmp_path):
