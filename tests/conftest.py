@@ -53,4 +53,4 @@ def redis_server(tmp_path: Path):
     server = RedisServer(folder)
     server.start()
     yield server
-    server.stop()
+    server.give_up()

@@ -236,7 +236,7 @@ def store_of(case: Case, folder: Path) -> Iterator[dict[str, Any]]:
         with SlowProxy(server.port, case.delay) as proxy:
             yield {"EZCAPTCHA_STORE": proxy.url}
     finally:
-        server.stop()
+        server.give_up()
 
 
 def _outcome(page: dict[str, Any]) -> str:

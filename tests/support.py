@@ -66,10 +66,10 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 # Forked from a process that has everything loaded: half the work of a short crawl is importing.
-_FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER = multiprocessing.get_context("forkserver")
 _PATHS = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)  # it preloads by this
-_FORKSERVER.set_forkserver_preload(["preloaded"])
+FORKSERVER.set_forkserver_preload(["preloaded"])
 
 
 def is_measured() -> bool:
@@ -135,7 +135,7 @@ class RunningCrawl:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
-        self.process = _FORKSERVER.Process(
+        self.process = FORKSERVER.Process(
             target=run_forked,
             args=(str(folder / "plan.json"), environment, str(folder / "output.txt")),
             kwargs={"is_measured": is_measured()},
@@ -187,7 +187,7 @@ class RunningCommand:
         self._arguments = arguments
         self._folder = tempfile.TemporaryDirectory()
         self._out, self._err = (Path(self._folder.name, name) for name in ("out", "err"))
-        self._process = _FORKSERVER.Process(
+        self._process = FORKSERVER.Process(
             target=run_command_forked,
             args=(arguments, env, str(cwd), str(self._out), str(self._err)),
             kwargs={"is_measured": is_measured()},
