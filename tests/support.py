@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import multiprocessing
 import os
@@ -256,6 +257,25 @@ class HoldingSandbox(Sandbox):
 
     edge: HeldEdge
     edge_class = HeldEdge
+
+
+def solve(sandbox: Sandbox) -> None:
+    """Have all tasks ready now, also those that are created later."""
+    sandbox.service.latency = 0.0
+    for task in list(sandbox.service.tasks.values()):
+        task.ready_at = 0.0
+
+
+def at_each_page(sandbox: Sandbox, host: str, do: Callable[[int], None]) -> None:
+    """Have something done when a request to *host* comes; it is told how many have come."""
+    visit, count = sandbox.edge.visit, itertools.count(1)
+
+    def visit_and_do(name: str, *args: Any) -> Reply:
+        if name == host:
+            do(next(count))
+        return visit(name, *args)
+
+    sandbox.edge.visit = visit_and_do  # type: ignore[method-assign]
 
 
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:

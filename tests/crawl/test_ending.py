@@ -18,6 +18,7 @@ from support import (
     HoldingSandbox,
     RunningCrawl,
     items,
+    solve,
     wait_for,
     waiting_on_disk,
 )
@@ -80,13 +81,6 @@ def reach(phase: str, sandbox: HoldingSandbox) -> None:
         wait_for(lambda: sandbox.service.calls["getTaskResult"] > 0)
     else:
         wait_for(lambda: sandbox.edge.on_their_way > 0)
-
-
-def solve(sandbox: Sandbox) -> None:
-    """Have all tasks ready now, also those that were created before."""
-    sandbox.service.latency = 0.0
-    for task in sandbox.service.tasks.values():
-        task.ready_at = 0.0
 
 
 def hurry(sandbox: HoldingSandbox) -> None:

@@ -233,17 +233,18 @@ def test_a_server_that_stops_and_starts_in_mid_crawl_costs_no_page(crawl, redis_
 
 @pytest.mark.parametrize("where", ["refuses", "hangs"])
 def test_a_server_that_does_not_answer_holds_nobody_up(crawl, where):
+    """If each page waited for one answer of it, the crawl would last longer than any may."""
     with Sandbox(SHOP, latency=0.3) as sandbox, socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         if where == "hangs":
             deaf.listen(8)
         store = {"EZCAPTCHA_STORE": f"redis://:s3cret@127.0.0.1:{deaf.getsockname()[1]}"}
-        result = crawl(sandbox, items(sandbox, 1, 20), settings=store)
+        settings = {**store, "CONCURRENT_REQUESTS": 1}
+        result = crawl(sandbox, items(sandbox, 1, 100), settings=settings)
         assert len(sandbox.service.tasks) == 1
-    assert_all_pages([result], 20)
+    assert_all_pages([result], 100)
     assert result.log.count("going on with memory alone") == 1
     assert "s3cret" not in result.log
-    assert result.stats["elapsed_time_seconds"] < 15
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,9 @@ def test_a_name_that_does_not_resolve_is_not_sent(run):
 
 
 def test_a_slow_answer_is_cut_off(solve):
-    with sandbox_with(Fault("createTask", "silent")) as sandbox:
-        with pytest.raises(TransportError, match=r"no answer within 0\.2 s"):
-            solve(sandbox, http_timeout=0.2)
+    silent = sandbox_with(Fault("createTask", "silent"))
+    with silent as sandbox, pytest.raises(TransportError, match=r"no answer within 0\.2 s"):
+        solve(sandbox, http_timeout=0.2)
 
 
 def test_a_body_without_end_is_cut_off(run):
