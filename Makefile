@@ -13,6 +13,8 @@ PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]
 demo: .venv/demo  ## run the example spiders, in the sandbox or with URL= and PROXY= for real
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
 
+test unit examples: export PYTHONDONTWRITEBYTECODE =  # else each worker rewrites all assertions
+
 test: .venv/test  ## all tests, with coverage
 	$(RUN) -m coverage erase
 	$(RUN) -m coverage run -m pytest -n 4 --dist worksteal $(ARGS)
