@@ -17,7 +17,7 @@ test unit examples: export PYTHONDONTWRITEBYTECODE =  # else each worker rewrite
 
 test: .venv/test  ## all tests, with coverage
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest -n 4 --dist worksteal $(ARGS)
+	$(RUN) -m coverage run -m pytest -n 6 --dist worksteal $(ARGS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 

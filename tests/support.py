@@ -18,7 +18,6 @@ from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +27,7 @@ from crawl_runner import run_command_forked, run_forked
 
 from scrapy_ezcaptcha.crawl.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Sandbox
-from scrapy_ezcaptcha.sandbox.edge import Edge
+from scrapy_ezcaptcha.sandbox.edge import Edge, Visit
 from scrapy_ezcaptcha.sandbox.http import Reply
 
 # Nothing takes so many seconds on the slowest of machines, unless it hangs.
@@ -215,22 +214,22 @@ def run_command(
 
 
 class HeldEdge(Edge):
-    """Holds pages back when told to: they are on their way until then."""
+    """Holds pages back when told to: they are on their way until they are released."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
         self._held: list[asyncio.Future[None]] = []
-        self._let_through: float = inf
+        self._is_held: Callable[[Visit], bool] | None = None
 
-    def hold(self, after: int = 0) -> None:
-        """Hold all pages back once so many were answered."""
-        self._let_through = after
+    def hold(self, which: Callable[[Visit], bool] = lambda visit: True) -> None:
+        """Hold pages back from now on: all, or some."""
+        self._is_held = which
 
     def release(self) -> None:
         """Answer all that were held back, and hold no more."""
         with self._lock:
-            self._let_through = inf
+            self._is_held = None
             for held in self._held:
                 held.get_loop().call_soon_threadsafe(held.set_result, None)
             self._held.clear()
@@ -243,13 +242,11 @@ class HeldEdge(Edge):
     def visit(self, *args: Any) -> Reply:
         reply = super().visit(*args)
         with self._lock:
-            if self.visits[-1].verdict != "page" or self._pages() <= self._let_through:
+            last = self.visits[-1]
+            if last.verdict != "page" or self._is_held is None or not self._is_held(last):
                 return reply
             self._held.append(asyncio.get_running_loop().create_future())
             return replace(reply, after=self._held[-1])
-
-    def _pages(self) -> int:
-        return sum(counts["page"] for counts in self.verdicts.values())
 
 
 class HoldingSandbox(Sandbox):

@@ -141,7 +141,7 @@ def test_after_ctrl_c_while_those_who_waited_are_let_go_each_page_comes_once(cra
     """Those on their way come, and the others go back to the scheduler."""
     settings = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}
     held.service.latency = FOR_LONG
-    held.edge.hold(after=30)
+    held.edge.hold(lambda visit: held.report()["pages"] > 30)
     running = start(crawl, held, 200, spider="SchedulingSpider", **settings)
     wait_for(lambda: waiting_on_disk(crawl.folder / "job") == 200)
     solve(held)

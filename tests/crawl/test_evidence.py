@@ -21,7 +21,7 @@ def items(sandbox, count, *, host="shop.example", path="item", user="exit1", **m
     ]
 
 
-def sandbox_of(protection, *, zone="shop.example", latency=0.3, **more):
+def sandbox_of(protection, *, zone="shop.example", latency=0.1):
     return Sandbox([Site(zone, protection, latency=0.01), Site("open.example")], latency=latency)
 
 

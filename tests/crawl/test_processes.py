@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from scrapy.settings import Settings
-from support import RunningCommand, clean_environment, forms, items, via, wait_for
+from support import HoldingSandbox, RunningCommand, clean_environment, forms, items, via, wait_for
 
 from scrapy_ezcaptcha.config import STORE_FILE, Config
 from scrapy_ezcaptcha.exit import Exit
@@ -155,13 +155,15 @@ def test_a_clearance_that_wears_out_is_replaced_once_for_all(crawl, store):
 
 def test_what_one_process_rejected_the_others_do_not_try(crawl, store):
     """One that holds an older clearance takes the newer; so does the next run."""
-    with Sandbox([Site("shop.example", Protection(max_uses=60))], latency=0.3) as sandbox:
+    with HoldingSandbox([Site("shop.example", Protection(max_uses=60))], latency=0.3) as sandbox:
         results = [crawl(sandbox, items(sandbox, 1, 1), settings=store)]
-        settings = {**store, "DOWNLOAD_DELAY": 0.25, "CONCURRENT_REQUESTS": 1}
-        slow = crawl.begin(sandbox, items(sandbox, 2, 31), settings=settings)
-        wait_for(lambda: sandbox.report()["pages"] > 1)
+        settings = {**store, "CONCURRENT_REQUESTS": 1}
+        sandbox.edge.hold(lambda visit: visit.path == "/item/112")
+        slow = crawl.begin(sandbox, items(sandbox, 102, 131), settings=settings)
+        wait_for(lambda: sandbox.edge.on_their_way)
         quick = crawl(sandbox, items(sandbox, 1, 80), settings=store)
-        results += [slow.result(), crawl(sandbox, items(sandbox, 32, 35), settings=store)]
+        sandbox.edge.release()
+        results += [slow.result(), crawl(sandbox, items(sandbox, 132, 135), settings=store)]
         assert len(sandbox.service.tasks) == 2
     assert_all_pages([quick], 80)
     assert_all_pages(results, 35)

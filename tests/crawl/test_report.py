@@ -19,8 +19,6 @@ from scrapy_ezcaptcha.commands import report
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 from scrapy_ezcaptcha.solving.entries import Entry
 
-pytestmark = pytest.mark.unmeasured
-
 START = 1_800_000_000.0
 CHROMIUM = shutil.which("chromium")
 
