@@ -1,12 +1,11 @@
 """Runs one real crawl in a process of its own: a plan by JSON in, a result by JSON out.
 
-``python crawl_runner.py plan.json``. The plan: ``settings``, ``spider`` (a class of
-spiders.py), ``requests`` (keyword arguments of ``scrapy.Request``, callbacks by name),
-``follow`` (follow links with this CSS class), ``crawlers`` (settings of further crawlers in the
-same process), ``files`` (text of files to write before), ``file_limit`` (the bytes to which any
-file may grow during the crawl, as on a full disk), ``seed`` (of what is random),
-``out`` (where the result goes). A deprecation warning of Scrapy is an error here, unless
-``may_be_deprecated``.
+The plan: ``settings``, ``spider`` (a class of spiders.py), ``requests`` (keyword arguments of
+``scrapy.Request``, callbacks by name), ``follow`` (follow links with this CSS class), ``crawlers``
+(settings of further crawlers in the same process), ``files`` (text of files to write before),
+``file_limit`` (the bytes to which any file may grow during the crawl, as on a full disk), ``seed``
+(of what is random), ``out`` (where the result goes). A deprecation warning of Scrapy is an error
+here, unless ``may_be_deprecated``.
 """
 
 from __future__ import annotations
@@ -129,7 +128,3 @@ def settle(folder: Path, environment: dict[str, str], out: str, err: str) -> Non
     for number, path in ((1, out), (2, err)):
         with Path(path).open("ab") as file:
             os.dup2(file.fileno(), number)
-
-
-if __name__ == "__main__":
-    run_plan(sys.argv[1])

@@ -151,7 +151,8 @@ class RunningCrawl:
         """Press Ctrl-C, or send another signal, and wait until that is noticed."""
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
-        wait_for(lambda: "shutting down gracefully" in self.log)
+        said = "shutting down gracefully"
+        wait_for(lambda: said in self.log or not self.process.is_alive())
 
     def force(self, number: signal.Signals = signal.SIGINT) -> None:
         """Press Ctrl-C, and again before the crawl has ended, which then ends at once."""
