@@ -412,7 +412,7 @@ def test_an_exit_whose_time_is_over_is_tried_by_another_zone(crawl, tmp_path, is
         proxies = pool(sandbox, 2, own_port=True)
         first = first_exit("zone0.example", proxies)
         other = next(z.zone for z in zones(30)[1:] if first_exit(z.zone, proxies) == first)
-        settings = {"EZCAPTCHA_PROXIES": proxies, "EZCAPTCHA_BREAKER_SECONDS": 1}
+        settings = {"EZCAPTCHA_PROXIES": proxies, "EZCAPTCHA_BREAKER_SECONDS": 0.5}
         if is_shared:
             settings["EZCAPTCHA_STORE"] = str(tmp_path / "store.sqlite")
         sandbox.exits.dead(first)
@@ -431,7 +431,7 @@ def test_an_exit_that_comes_back_during_a_solve_costs_no_second_one(crawl: Crawl
         proxies = pool(sandbox, 3, own_port=True)
         first = first_exit("zone0.example", proxies)
         sandbox.exits.dead(first)
-        settings = {"EZCAPTCHA_PROXIES": proxies, "EZCAPTCHA_BREAKER_SECONDS": 1}
+        settings = {"EZCAPTCHA_PROXIES": proxies, "EZCAPTCHA_BREAKER_SECONDS": 0.5}
         plan = [*requests(1, 3), *late("zone0.example", 3)]
         crawling = crawl.begin(sandbox, plan, settings=settings)
         wait_for(lambda: len(sandbox.service.tasks) == 1)
