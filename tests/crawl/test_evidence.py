@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 import pytest
-from support import via, wait_for
+from support import solve, via, wait_for
 
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
 from scrapy_ezcaptcha.sandbox.edge import Edge
@@ -223,12 +223,15 @@ def test_sixty_pages_through_short_lived_clearances(crawl):
     assert 60 / 13 <= issued <= age / 13 + 1
 
 
-LATE = {"EZCAPTCHA_SOLVE_TIMEOUT": 1.0, "EZCAPTCHA_POLL_INTERVAL": 0.1}
+LATE = {"EZCAPTCHA_SOLVE_TIMEOUT": 1.5, "EZCAPTCHA_POLL_INTERVAL": 0.1}
 
 
 def test_a_result_that_is_late_is_waited_for_and_not_bought_again(crawl):
-    with sandbox_of(Protection(), latency=1.4) as sandbox:
-        result = crawl(sandbox, items(sandbox, 1), settings=LATE)
+    with sandbox_of(Protection(), latency=600) as sandbox:
+        running = crawl.begin(sandbox, items(sandbox, 1), settings=LATE)
+        wait_for(lambda: "failed after" in running.log)
+        solve(sandbox)
+        result = running.result()
         assert len(sandbox.service.tasks) == 1
     assert statuses(result) == {200: 1}
     assert result.stat("tasks/failed/SOLVE_TIMEOUT") == 1
@@ -237,8 +240,9 @@ def test_a_result_that_is_late_is_waited_for_and_not_bought_again(crawl):
 
 def test_the_next_run_goes_on_waiting_for_a_late_result(crawl, tmp_path):
     settings = {**LATE, "EZCAPTCHA_MAX_ATTEMPTS": 1, "EZCAPTCHA_STORE": str(tmp_path / "c.sqlite")}
-    with sandbox_of(Protection(), latency=1.5) as sandbox:
+    with sandbox_of(Protection(), latency=600) as sandbox:
         first = crawl(sandbox, items(sandbox, 1), settings=settings)
+        solve(sandbox)
         second = crawl(sandbox, items(sandbox, 1), settings=settings)
         assert len(sandbox.service.tasks) == 1
     assert [statuses(first), statuses(second)] == [{403: 1}, {200: 1}]
@@ -385,8 +389,9 @@ def test_a_site_with_a_path_of_its_own_for_each_page(crawl):
 
 def test_the_page_of_a_late_task_answers_no_other_request(crawl, tmp_path):
     settings = {**LATE, "EZCAPTCHA_MAX_ATTEMPTS": 1, "EZCAPTCHA_STORE": str(tmp_path / "c.sqlite")}
-    with sandbox_of(Protection(binds_tls=True), latency=1.5) as sandbox:
+    with sandbox_of(Protection(binds_tls=True), latency=600) as sandbox:
         crawl(sandbox, items(sandbox, 1), settings=settings)
+        solve(sandbox)
         others = items(sandbox, 3)[1:]
         result = crawl(sandbox, others, settings=settings)
         always = crawl(sandbox, others, settings=settings | {"EZCAPTCHA_USE_BODY": "always"})
