@@ -8,19 +8,24 @@ RUN := .venv/bin/python
 # tox finds the Pythons of pyenv only by their names.
 PYENV_PYTHONS := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[0-3]' | paste -sd: -)
 
-.PHONY: demo test unit tox changelog docs fuzz soak ends faults audit bench lint wheel scrapy-tests install clean
+.PHONY: demo test unit examples tox changelog docs fuzz soak ends faults audit bench lint wheel scrapy-tests install clean
 
 demo: .venv/demo  ## run the example spiders in the sandbox; with URL= and PROXY=, against the real service
 	@$(RUN) example_project/demo.py $(if $(URL),--url '$(URL)') $(if $(PROXY),--proxy '$(PROXY)')
 
+test unit examples: export PYTHONDONTWRITEBYTECODE =  # else each worker rewrites all assertions
+
 test: .venv/test  ## all tests, with coverage
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest -n 4 --dist worksteal $(ARGS)
+	$(RUN) -m coverage run -m pytest -n 6 --dist worksteal $(ARGS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
 unit: .venv/test  ## the tests that need no crawl
 	$(RUN) -m pytest tests/unit $(ARGS)
+
+examples: .venv/test  ## the unit tests, with twenty times as many examples for each property
+	$(RUN) -m pytest -n 4 --dist worksteal --hypothesis-profile=thorough tests/unit $(ARGS)
 
 tox: .venv/tox  ## all tests with the oldest of everything, and with each Python present; ARGS="-e lowest"
 	$(if $(PYENV_PYTHONS),PYENV_VERSION=$(PYENV_PYTHONS)) $(RUN) -m tox run $(ARGS)

@@ -1,18 +1,18 @@
 """Runs one real crawl in its own process: reads a plan as JSON, writes a result as JSON.
 
-``python crawl_runner.py plan.json``. The plan: ``settings``, ``spider`` (a class of
-spiders.py), ``requests`` (keyword arguments of ``scrapy.Request``, callbacks by name),
-``follow`` (follow links with this CSS class), ``crawlers`` (settings of further crawlers in the
-same process), ``files`` (text of files to write before), ``file_limit`` (the bytes to which any
-file may grow during the crawl, as on a full disk), ``seed`` (of what is random),
-``out`` (where the result goes). A deprecation warning of Scrapy is an error here, unless
-``may_be_deprecated``.
+The plan: ``settings``, ``spider`` (a class of spiders.py), ``requests`` (keyword arguments of
+``scrapy.Request``, callbacks by name), ``follow`` (follow links with this CSS class), ``crawlers``
+(settings of further crawlers in the same process), ``files`` (text of files to write before),
+``file_limit`` (the bytes to which any file may grow during the crawl, as on a full disk), ``seed``
+(of what is random), ``out`` (where the result goes). A deprecation warning of Scrapy is an error
+here, unless ``may_be_deprecated``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import posix
 import random
 import sys
 import time
@@ -25,9 +25,6 @@ import spiders
 from scrapy import cmdline
 from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
 from scrapy.exceptions import ScrapyDeprecationWarning
-
-import scrapy_ezcaptcha.commands.doctor
-import scrapy_ezcaptcha.commands.solve  # noqa: F401  (loaded once for all who are forked)
 
 
 def run_plan(path: str) -> None:
@@ -90,9 +87,7 @@ def limited_files(size: int | None) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def run_forked(
-    path: str, environment: dict[str, str], output: str, *, is_measured: bool = True
-) -> None:
+def run_forked(path: str, environment: dict[str, str], output: str, *, is_measured: bool) -> None:
     """Run a plan in a process that was forked with all modules loaded; see ``support.Crawl``."""
     if not is_measured:
         stop_measuring()
@@ -101,9 +96,17 @@ def run_forked(
 
 
 def run_command_forked(
-    arguments: list[str], environment: dict[str, str], folder: str, out: str, err: str
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    out: str,
+    err: str,
+    *,
+    is_measured: bool,
 ) -> None:
     """Run ``scrapy`` with *arguments* in such a process; see ``support.run_command``."""
+    if not is_measured:
+        stop_measuring()
     settle(Path(folder), environment, out, err)
     cmdline.execute(["scrapy", *arguments])
 
@@ -114,6 +117,7 @@ def stop_measuring() -> None:
     measuring = coverage and coverage.Coverage.current()
     if measuring:
         measuring.stop()
+        os._exit = posix._exit  # and not the one by coverage, which writes what was measured
 
 
 def settle(folder: Path, environment: dict[str, str], out: str, err: str) -> None:
@@ -124,7 +128,3 @@ def settle(folder: Path, environment: dict[str, str], out: str, err: str) -> Non
     for number, path in ((1, out), (2, err)):
         with Path(path).open("ab") as file:
             os.dup2(file.fileno(), number)
-
-
-if __name__ == "__main__":
-    run_plan(sys.argv[1])

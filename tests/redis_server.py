@@ -35,9 +35,11 @@ class RedisServer:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.options: dict[str, Any]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        # It never listens, and keeps the port from being given to others while the server is away.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
         self.options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
 
     @staticmethod
@@ -58,7 +60,7 @@ class RedisServer:
             command += [f"--{name}", str(value)]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while not self._answers():
             assert time.monotonic() < deadline, (self._folder / "redis.log").read_text()
             time.sleep(0.01)
@@ -67,6 +69,11 @@ class RedisServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def give_up(self) -> None:
+        """Stop for good."""
+        self.stop()
+        self._reserved.close()
 
     def _answers(self) -> bool:
         try:

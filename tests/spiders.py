@@ -16,6 +16,7 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred, succeed
 
 import scrapy_ezcaptcha.signals
+from scrapy_ezcaptcha.crawl.engine import Engine
 
 
 class PlanSpider(scrapy.Spider):
@@ -122,6 +123,33 @@ class LateSpider(PlanSpider):
         await super().challenge_detected(request, response, sign, spider)
         if len(self.plan["signals"]) == len(self.plan["requests"]):
             self.all_challenged.callback(None)
+
+
+class SchedulingSpider(PlanSpider):
+    """Logs each request that goes into the scheduler, or back."""
+
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.scheduled, signal=scrapy.signals.request_scheduled)
+        return spider
+
+    def scheduled(self, request):
+        self.logger.info("Scheduled %s", request)
+
+
+class PacedSpider(PlanSpider):
+    """Notes when the downloader's slot sent each request, by the clock of the slot."""
+
+    async def start(self):
+        assert Engine(self.crawler, self.logger).before_each_download(self.sent)
+        async for request in super().start():
+            yield request
+
+    def sent(self, request):
+        downloader = self.crawler.engine.downloader
+        slot = downloader.slots[downloader.get_slot_key(request)]
+        self.plan["signals"].append(["sent", request.url, slot.lastseen])
 
 
 class CopyingSpider(PlanSpider):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import multiprocessing
 import os
@@ -10,21 +12,27 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from coverage import Coverage
 from crawl_runner import run_command_forked, run_forked
 
 from scrapy_ezcaptcha.crawl.journal import FILE_NAME
 from scrapy_ezcaptcha.sandbox import Sandbox
+from scrapy_ezcaptcha.sandbox.edge import Edge, Visit
+from scrapy_ezcaptcha.sandbox.http import Reply
 
-RUNNER = Path(__file__).with_name("crawl_runner.py")
+# Nothing takes so many seconds on the slowest of machines, unless it hangs.
+PATIENCE = 120.0
+
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 KEY_VARIABLES = (
     *("EZCAPTCHA_CLIENT_KEY", "EZCAPTCHA_CLIENT_KEY_FILE"),
@@ -40,7 +48,6 @@ class CrawlResult:
     signals: list[list[Any]]
     stats_of_each: list[dict[str, Any]]
     log: str = field(repr=False)
-    seconds: float = 0.0
 
     def stat(self, name: str) -> Any:
         return self.stats.get(f"ezcaptcha/{name}", 0)
@@ -59,18 +66,22 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 # Forked from a process that has everything loaded: half the work of a short crawl is importing.
-_FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER = multiprocessing.get_context("forkserver")
 _PATHS = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)  # it preloads by this
-_FORKSERVER.set_forkserver_preload(["crawl_runner"])
+FORKSERVER.set_forkserver_preload(["preloaded"])
+
+
+def is_measured() -> bool:
+    """Whether coverage is measured now; what the test starts is measured as the test is."""
+    return Coverage.current() is not None
 
 
 class Crawl:
     """Runs each crawl in its own process and folder."""
 
-    def __init__(self, folder: Path, *, is_measured: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.is_measured = is_measured
         self.count = 0
 
     def __call__(
@@ -80,7 +91,7 @@ class Crawl:
         *,
         settings: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
-        timeout: float = 60,
+        timeout: float = PATIENCE,
         middleware: bool = True,
         **plan: Any,
     ) -> CrawlResult:
@@ -105,6 +116,8 @@ class Crawl:
         folder = self.folder / str(self.count)
         folder.mkdir()
         base: dict[str, Any] = dict(sandbox.settings()) if sandbox else {}
+        if sandbox:  # a long solve that the test ends is noticed soon
+            base["EZCAPTCHA_POLL_INTERVAL"] = min(base["EZCAPTCHA_POLL_INTERVAL"], 0.2)
         if middleware:
             base["DOWNLOADER_MIDDLEWARES"] = {"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}
         plan |= {
@@ -114,19 +127,18 @@ class Crawl:
             "log": str(folder / "log.txt"),
         }
         (folder / "plan.json").write_text(json.dumps(plan))
-        return RunningCrawl(folder, clean_environment(**(env or {})), self.is_measured)
+        return RunningCrawl(folder, clean_environment(**(env or {})))
 
 
 class RunningCrawl:
     """A crawl in its own process."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], is_measured: bool) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
-        self._began = time.monotonic()
-        self.process = _FORKSERVER.Process(
+        self.process = FORKSERVER.Process(
             target=run_forked,
             args=(str(folder / "plan.json"), environment, str(folder / "output.txt")),
-            kwargs={"is_measured": is_measured},
+            kwargs={"is_measured": is_measured()},
         )
         self.process.start()
 
@@ -135,45 +147,133 @@ class RunningCrawl:
         files = (self.folder / "log.txt", self.folder / "output.txt")
         return "".join(file.read_text() for file in files if file.exists())
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C."""
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Press Ctrl-C, or send another signal, and wait until that is noticed."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, signal.SIGINT)
+        os.kill(self.process.pid, number)
+        said = "shutting down gracefully"
+        wait_for(lambda: said in self.log or not self.process.is_alive())
+
+    def force(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Press Ctrl-C, and again before the crawl has ended, which then ends at once."""
+        self.interrupt(number)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+        self.wait()
 
     def kill(self) -> None:
         """Kill the process, as with kill -9."""
         self.process.kill()
         self.process.join()
 
-    def result(self, timeout: float = 60) -> CrawlResult:
-        """Wait for its end."""
+    def wait(self, timeout: float = PATIENCE) -> None:
+        """Wait for its end, however it ends; *timeout* keeps a crawl that hangs from staying."""
         self.process.join(timeout)
-        seconds = time.monotonic() - self._began
         if self.process.is_alive():
             self.process.kill()
             raise TimeoutError(f"the crawl ran for more than {timeout} s\n{self.log}")
+
+    def result(self, timeout: float = PATIENCE) -> CrawlResult:
+        """Wait for its end and return what came of it."""
+        self.wait(timeout)
         assert self.process.exitcode == 0, self.log
         result = json.loads((self.folder / "result.json").read_text())
-        return CrawlResult(**result, log=self.log, seconds=seconds)
+        return CrawlResult(**result, log=self.log)
+
+
+class RunningCommand:
+    """``scrapy`` with *arguments*, as the shell would run it."""
+
+    def __init__(self, arguments: list[str], *, env: dict[str, str], cwd: Path) -> None:
+        self._arguments = arguments
+        self._folder = tempfile.TemporaryDirectory()
+        self._out, self._err = (Path(self._folder.name, name) for name in ("out", "err"))
+        self._process = FORKSERVER.Process(
+            target=run_command_forked,
+            args=(arguments, env, str(cwd), str(self._out), str(self._err)),
+            kwargs={"is_measured": is_measured()},
+        )
+        self._process.start()
+
+    def result(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end."""
+        with self._folder:
+            self._process.join(PATIENCE)
+            err = self._err.read_text() if self._err.exists() else ""
+            if self._process.is_alive():
+                self._process.kill()
+                raise TimeoutError(f"{self._arguments} ran for more than {PATIENCE} s\n{err}")
+            code = self._process.exitcode
+            return subprocess.CompletedProcess(self._arguments, code, self._out.read_text(), err)
 
 
 def run_command(
-    arguments: list[str], *, env: dict[str, str], cwd: Path, timeout: float = 60
+    arguments: list[str], *, env: dict[str, str], cwd: Path
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``scrapy`` with *arguments*, as the shell would."""
-    with tempfile.TemporaryDirectory() as name:
-        out, err = Path(name, "out.txt"), Path(name, "err.txt")
-        process = _FORKSERVER.Process(
-            target=run_command_forked, args=(arguments, env, str(cwd), str(out), str(err))
-        )
-        process.start()
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            raise TimeoutError(f"{arguments} ran for more than {timeout} s\n{err.read_text()}")
-        return subprocess.CompletedProcess(
-            arguments, process.exitcode, out.read_text(), err.read_text()
-        )
+    """Run ``scrapy`` with *arguments* to its end."""
+    return RunningCommand(arguments, env=env, cwd=cwd).result()
+
+
+class HeldEdge(Edge):
+    """Holds pages back when told to: they are on their way until they are released."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = threading.Lock()
+        self._held: list[asyncio.Future[None]] = []
+        self._is_held: Callable[[Visit], bool] | None = None
+
+    def hold(self, which: Callable[[Visit], bool] = lambda visit: True) -> None:
+        """Hold pages back from now on: all, or some."""
+        self._is_held = which
+
+    def release(self) -> None:
+        """Answer all that were held back, and hold no more."""
+        with self._lock:
+            self._is_held = None
+            for held in self._held:
+                held.get_loop().call_soon_threadsafe(held.set_result, None)
+            self._held.clear()
+
+    @property
+    def on_their_way(self) -> int:
+        """How many pages are held back."""
+        return len(self._held)
+
+    def visit(self, *args: Any) -> Reply:
+        reply = super().visit(*args)
+        with self._lock:
+            last = self.visits[-1]
+            if last.verdict != "page" or self._is_held is None or not self._is_held(last):
+                return reply
+            self._held.append(asyncio.get_running_loop().create_future())
+            return replace(reply, after=self._held[-1])
+
+
+class HoldingSandbox(Sandbox):
+    """Holds pages back when its ``edge`` is told to."""
+
+    edge: HeldEdge
+    edge_class = HeldEdge
+
+
+def solve(sandbox: Sandbox) -> None:
+    """Have all tasks ready now, also those that are created later."""
+    sandbox.service.latency = 0.0
+    for task in list(sandbox.service.tasks.values()):
+        task.ready_at = 0.0
+
+
+def at_each_page(sandbox: Sandbox, host: str, do: Callable[[int], None]) -> None:
+    """Have something done when a request to *host* comes; it is told how many have come."""
+    visit, count = sandbox.edge.visit, itertools.count(1)
+
+    def visit_and_do(name: str, *args: Any) -> Reply:
+        if name == host:
+            do(next(count))
+        return visit(name, *args)
+
+    sandbox.edge.visit = visit_and_do  # type: ignore[method-assign]
 
 
 def via(sandbox: Sandbox, user: str = "exit1", **options: Any) -> dict[str, Any]:
@@ -189,7 +289,7 @@ def items(sandbox: Sandbox, first: int, last: int, **more: Any) -> list[dict[str
     ]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait until *condition* holds."""
     deadline = time.monotonic() + seconds
     while not condition():

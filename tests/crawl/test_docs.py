@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
+from string import Template
 
 import pytest
 import scrapy
 from scrapy.settings import Settings
-from support import clean_environment
+from support import PATIENCE, clean_environment, run_command
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
@@ -145,21 +147,27 @@ def run_commands(block: str, environment, folder: Path) -> None:
         if command == "pytest":
             for name in ("test_shop.py", "opt_in.py"):
                 shutil.copy(EXAMPLES / name, folder)
-        done = subprocess.run(
-            command,
-            shell=True,
-            env=environment,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_shell(command, environment, folder)
         assert done.returncode == 0, done.stdout + done.stderr
         printed = done.stdout.splitlines()
         for line in shown.splitlines():
             pattern = line.replace("[", "[[]").replace("...", "*")
             assert any(fnmatchcase(other, pattern) for other in printed), (line, done.stdout)
+
+
+def run_shell(command: str, environment, folder: Path) -> subprocess.CompletedProcess[str]:
+    first, *arguments = shlex.split(Template(command).substitute(environment))
+    if first == "scrapy":
+        return run_command(arguments, env=environment, cwd=folder)
+    return subprocess.run(
+        [first, *arguments],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
 
 
 SPIDERS = {
@@ -183,15 +191,8 @@ def test_every_example_is_run():
 def test_example(name, sandbox, environment, tmp_path):
     if name == "another_exit.py":
         sandbox.service.faults.append(Fault("createTask", code="ERROR_WEBSITE_NOT_ALLOWED"))
-    done = subprocess.run(
-        ["scrapy", "runspider", EXAMPLES / name, "-O", "items.json", *sandbox.arguments()],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    arguments = ["runspider", str(EXAMPLES / name), "-O", "items.json", *sandbox.arguments()]
+    done = run_command(arguments, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "] ERROR:" not in done.stderr
     items = json.loads((tmp_path / "items.json").read_text() or "[]")

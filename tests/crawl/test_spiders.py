@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
-from support import clean_environment, via
+from support import clean_environment, run_command, via
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 
@@ -103,14 +101,10 @@ def scrapy_here(tmp_path):
         given = {"DOWNLOADER_MIDDLEWARES": '{"scrapy_ezcaptcha.EzCaptchaMiddleware": 585}'}
         given |= {"EZCAPTCHA_TRANSPARENT_MODE": "True"} | settings
         options = [part for name, value in given.items() for part in ("-s", f"{name}={value}")]
-        done = subprocess.run(
-            [sys.executable, "-m", "scrapy", *arguments, *sandbox.arguments(), *options],
+        done = run_command(
+            [*arguments, *sandbox.arguments(), *options],
             env=clean_environment(**sandbox.environment()),
             cwd=tmp_path,
-            timeout=60,
-            capture_output=True,
-            text=True,
-            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done

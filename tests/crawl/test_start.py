@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import clean_environment, via
+from support import PATIENCE, clean_environment, run_command, via
 
 SPIDER = """
 import scrapy
@@ -32,8 +32,8 @@ class TestNewProject:
     @pytest.fixture
     def project(self, tmp_path):
         """As by ``scrapy startproject``, plus one line."""
-        command = [sys.executable, "-m", "scrapy", "startproject", "demo"]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        done = run_command(["startproject", "demo"], env=clean_environment(), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
         folder = tmp_path / "demo"
         with (folder / "demo" / "settings.py").open("a") as settings:
             settings.write('\nADDONS = {"scrapy_ezcaptcha.Addon": 500}\n')
@@ -46,7 +46,7 @@ class TestNewProject:
             [sys.executable, "-m", "scrapy", "crawl", "shop", *arguments],
             cwd=project,
             env=clean_environment(**environment),
-            timeout=60,
+            timeout=PATIENCE,
             capture_output=True,
             text=True,
             check=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
 def modules() -> dict[str, set[str]]:
     """Each module with those that it imports, also where only type checkers do."""
     paths = {name_of(path): path for path in PACKAGE.rglob("*.py")}

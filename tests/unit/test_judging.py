@@ -153,4 +153,4 @@ class Evidence(RuleBasedStateMachine):
 
 
 TestEvidence = pytest.mark.unmeasured(Evidence.TestCase)
-TestEvidence.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestEvidence.settings = settings(stateful_step_count=60)

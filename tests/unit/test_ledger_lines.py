@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 from dataclasses import replace
 
 import pytest
 from fakes import LOG, Stats
 from hypothesis import given
 from hypothesis import strategies as st
+from ledger_writer import write_many
 from scrapy import Request
+from support import FORKSERVER, PATIENCE
 
 from scrapy_ezcaptcha import SolveTimeout, TransportError
 from scrapy_ezcaptcha.clearances.clearance import Clearance
@@ -290,18 +291,15 @@ class TestWriting:
             LedgerFile(tmp_path / name, LOG)
 
     def test_no_line_of_four_processes_is_lost_or_torn(self, path):
-        with multiprocessing.get_context("spawn").Pool(4) as pool:
-            pool.starmap(write_many, [(path, number) for number in range(4)])
+        writers = [FORKSERVER.Process(target=write_many, args=(path, n)) for n in range(4)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(PATIENCE)
+        assert [writer.exitcode for writer in writers] == [0] * 4
         assert sorted(line["task"] for line in lines(path)) == sorted(
             f"task{writer}-{number}" for writer in range(4) for number in range(500)
         )
-
-
-def write_many(path, writer):
-    file = LedgerFile(path, LOG)
-    for number in range(500):
-        assert file.write(entry(f"task{writer}-{number}", host="h" * (number % 300)))
-    file.close()
 
 
 class Full:

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from redis_server import RedisServer, SlowProxy
 from scrapy import Request
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance
@@ -339,7 +340,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
 
 TestLease = LeaseMachine.TestCase
-TestLease.settings = settings(max_examples=50, deadline=None)
+TestLease.settings = settings(max_examples=50)
 
 
 def test_a_lease_is_read_as_version_0_1_0_wrote_it():
@@ -1013,30 +1014,30 @@ class TestSharing:
 
         assert not run(scenario)
 
-    def test_where_nobody_is_challenged_the_store_is_asked_less_and_less_often(
-        self, two, run, monkeypatch
-    ):
-        monkeypatch.setattr(looks, "_PAUSE_SECONDS", 0.01)
-        monkeypatch.setattr(looks, "_MAX_PAUSE_SECONDS", 1000)
-        ours, theirs, backend, reactor = two
+    def test_where_nobody_is_challenged_the_store_is_asked_less_and_less_often(self):
+        """In 25 s, in which a request comes every quarter of a second."""
+        clock, asked, is_quiet = Clock(), [], [True]
 
-        async def look_often():
-            backend.reads.clear()
+        def read(places):
+            asked.append(clock.seconds())
+            for place in places:
+                store.seen(place, is_known=False)
+            return succeed({})
+
+        def look_often():
+            asked.clear()
             for _ in range(100):
-                await ours.sharing.refresh(PLACE)
-                await sleep(reactor, 0.01)
-            return len(backend.reads)
+                Deferred.fromCoroutine(store.refresh(PLACE))
+                clock.advance(0.25)
+            return list(asked)
 
-        async def scenario():
-            quiet = await look_often()
-            ours.known.note_challenge(HERE)
-            busy = await look_often()
-            await close(ours, theirs)
-            return quiet, busy
-
-        quiet, busy = run(scenario)
-        assert quiet < 15  # 2 to that number of pauses
-        assert busy > 2 * quiet
+        store = looks.Looks(read, lambda place: is_quiet[0], clock)
+        quiet = look_often()
+        pauses = [later - earlier for earlier, later in pairwise(quiet)]
+        assert pauses == sorted(pauses)
+        assert len(quiet) < 15
+        is_quiet[0] = False
+        assert len(look_often()) > 2 * len(quiet)
 
     def test_where_a_slow_store_knows_nothing_new_places_are_not_waited_for(
         self, two, run, monkeypatch
