@@ -142,7 +142,8 @@ class PacedSpider(PlanSpider):
     """Notes when the downloader's slot sent each request, by the clock of the slot."""
 
     async def start(self):
-        assert Engine(self.crawler, self.logger).before_each_download(self.sent)
+        others = (lambda request, response: None, lambda request: None)
+        Engine(self.crawler, self.logger).follow_downloads(self.sent, *others)
         async for request in super().start():
             yield request
 
