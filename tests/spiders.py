@@ -16,7 +16,6 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred, succeed
 
 import scrapy_ezcaptcha.signals
-from scrapy_ezcaptcha.crawl.engine import Engine
 
 
 class PlanSpider(scrapy.Spider):
@@ -142,14 +141,17 @@ class PacedSpider(PlanSpider):
     """Notes when the downloader's slot sent each request, by the clock of the slot."""
 
     async def start(self):
-        assert Engine(self.crawler, self.logger).before_each_download(self.sent)
+        downloader = self.crawler.engine.downloader
+        send = downloader.handlers.download_request_async
+
+        async def note_and_send(request):
+            slot = downloader.slots[downloader.get_slot_key(request)]
+            self.plan["signals"].append(["sent", request.url, slot.lastseen])
+            return await send(request)
+
+        downloader.handlers.download_request_async = note_and_send
         async for request in super().start():
             yield request
-
-    def sent(self, request):
-        downloader = self.crawler.engine.downloader
-        slot = downloader.slots[downloader.get_slot_key(request)]
-        self.plan["signals"].append(["sent", request.url, slot.lastseen])
 
 
 class CopyingSpider(PlanSpider):
