@@ -1,4 +1,4 @@
-"""The spiders of the crawl tests. Each spider notes its results in its plan."""
+"""The spiders of the crawl tests. Each notes what it gets in its plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred, succeed
 
 import scrapy_ezcaptcha.signals
-from scrapy_ezcaptcha.crawl.engine import Engine
 
 
 class PlanSpider(scrapy.Spider):
@@ -109,7 +108,7 @@ class ItemSpider(PlanSpider):
 
 
 class LateSpider(PlanSpider):
-    """Sends more requests after all requests of the plan have been challenged."""
+    """Sends further requests once those of the plan have all been challenged."""
 
     async def start(self):
         self.all_challenged = Deferred()
@@ -142,19 +141,21 @@ class PacedSpider(PlanSpider):
     """Notes when the downloader's slot sent each request, by the clock of the slot."""
 
     async def start(self):
-        others = (lambda request, response: None, lambda request: None)
-        Engine(self.crawler, self.logger).follow_downloads(self.sent, *others)
+        downloader = self.crawler.engine.downloader
+        send = downloader.handlers.download_request_async
+
+        async def note_and_send(request):
+            slot = downloader.slots[downloader.get_slot_key(request)]
+            self.plan["signals"].append(["sent", request.url, slot.lastseen])
+            return await send(request)
+
+        downloader.handlers.download_request_async = note_and_send
         async for request in super().start():
             yield request
 
-    def sent(self, request):
-        downloader = self.crawler.engine.downloader
-        slot = downloader.slots[downloader.get_slot_key(request)]
-        self.plan["signals"].append(["sent", request.url, slot.lastseen])
-
 
 class CopyingSpider(PlanSpider):
-    """Sends another request for some pages, with the meta of the response."""
+    """Sends a further request for some pages, with the meta of the response."""
 
     def parse(self, response):
         self.note(response)
@@ -163,7 +164,7 @@ class CopyingSpider(PlanSpider):
 
 
 class DownloadingSpider(PlanSpider):
-    """Downloads pages itself, in a callback."""
+    """Downloads by itself, from within a callback."""
 
     async def parse(self, response):
         self.note(response)
@@ -174,7 +175,7 @@ class DownloadingSpider(PlanSpider):
 
 
 class MediaSpider(PlanSpider):
-    """Fetches the images of its pages with the media pipelines."""
+    """Has the images of its pages fetched by the media pipelines."""
 
     def parse(self, response):
         self.note(response)
@@ -183,7 +184,7 @@ class MediaSpider(PlanSpider):
 
 
 class RuleSpider(CrawlSpider, PlanSpider):
-    """Follows links with rules."""
+    """Follows links by rules."""
 
     rules = (Rule(LinkExtractor(allow=r"/item/"), callback="on_item"),)
 
@@ -197,7 +198,7 @@ class RuleSpider(CrawlSpider, PlanSpider):
 
 
 class AnswersAtTheSecondTime:
-    """A downloader middleware that answers a request itself the second time."""
+    """A downloader middleware that answers a request by itself when that comes again."""
 
     def __init__(self):
         self.seen = set()
@@ -238,12 +239,12 @@ class RandomProxies:
 
 
 async def before_page(page, request):
-    """The user's own callback, for scrapy-playwright."""
+    """A callback of the user's own, for scrapy-playwright."""
     await page.context.add_cookies([{"name": "own", "value": "1", "url": request.url}])
 
 
 class LoopbackResolver(CachingThreadedResolver):
-    """Resolves every name to this machine."""
+    """Takes every name for a name of this machine."""
 
     def getHostByName(self, name, timeout=()):  # noqa: N802
         return succeed("127.0.0.1")

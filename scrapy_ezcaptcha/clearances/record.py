@@ -164,6 +164,15 @@ class Record:
         refused_at = self.refused_at.get(refuser)
         return refused_at is not None and self.last_sent > refused_at
 
+    def is_refused_alone(self, host: str) -> bool:
+        """Whether *host* refuses it and others do not, as far as is known.
+
+        If hosts for which it was not bought accepted it, and it has let no request through since,
+        it has probably expired for all.
+        """
+        serves_others = bool(self.accepted - {self.clearance.origin})
+        return host in self.refused and (not serves_others or self.is_good_for_others(host))
+
     def _is_refused_by_other_path(self, path: str) -> bool:
         """Whether another path refused it, and no request was accepted with it since."""
         return any(
@@ -214,7 +223,7 @@ class Record:
 
 def tries_others(host: str, records: Sequence[Record]) -> bool:
     """Whether *host* may still accept a clearance that was bought for another host."""
-    return sum(host in record.refused for record in records) < _MAX_REFUSALS
+    return sum(record.is_refused_alone(host) for record in records) < _MAX_REFUSALS
 
 
 def best_for(location: Location, records: Sequence[Record]) -> Clearance | None:

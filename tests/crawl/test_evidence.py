@@ -154,7 +154,7 @@ def test_renewals_cost_nothing(crawl):
 
 def test_a_zone_of_many_hosts_pays_once_for_each_lifetime(crawl):
     hosts = [f"h{number}.shop.example" for number in range(200)]
-    with sandbox_of(Protection(max_uses=100), latency=1.5) as sandbox:
+    with sandbox_of(Protection(max_uses=100), latency=0.5) as sandbox:
         requests = [one for host in hosts for one in items(sandbox, 4, host=host)]
         result = crawl(sandbox, requests)
         tasks = len(sandbox.service.tasks)

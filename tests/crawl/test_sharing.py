@@ -9,6 +9,8 @@ from support import HoldingSandbox, solve, via, wait_for
 
 from scrapy_ezcaptcha.sandbox import Protection, Sandbox, Site
 
+pytestmark = pytest.mark.unmeasured
+
 NO_BODY = {"EZCAPTCHA_USE_BODY": "never"}
 
 

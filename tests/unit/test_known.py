@@ -172,6 +172,31 @@ def test_a_host_tries_two_clearances_of_other_hosts_before_its_own(known):
     assert [find(known, host) for host in hosts] == clearances
 
 
+def refused_by_api(known):
+    """Two clearances that several hosts accepted, and that API refused after that."""
+    clearances = [held(known, number, accepted_by=[WWW, ADMIN]) for number in range(2)]
+    for _ in clearances:
+        assert challenge(known, API, find(known, API))[0] == "host"
+    return clearances
+
+
+def test_a_host_that_met_two_clearances_as_they_ended_wants_none_of_its_own(known):
+    """They have let nobody through since, so the next one is for all who met the same."""
+    refused_by_api(known)
+    assert find(known, API) is None
+    assert known.differs(at(API), (ZONE, EXIT)) is None
+    new = held(known, 9, ADMIN)
+    assert find(known, API) is new
+
+
+def test_a_host_that_refused_two_clearances_that_others_still_use_wants_its_own(known):
+    for one in refused_by_api(known):
+        accept(known, WWW, one)
+    assert known.differs(at(API), (ZONE, EXIT)) == API
+    new = held(known, 9, ADMIN)
+    assert find(known, API) is not new
+
+
 def test_renewed_cookies_are_kept_only_while_the_clearance_is(known):
     one = held(known, 1)
     known.renew(one, {"cf_clearance": "newer"})
