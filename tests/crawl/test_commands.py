@@ -322,6 +322,26 @@ class TestCheck:
         assert done.returncode == 0
         assert {visit.exit for visit in sandbox.edge.visits} == {"other-exit"}
 
+    @pytest.mark.parametrize("env", [{}, {"no_proxy": "*"}], ids=["", "no_proxy"])
+    def test_robots_txt_uses_the_same_proxy(self, run, sandbox, env):
+        proxy = sandbox.proxy_url("other-exit")
+        url = "http://open.example/redirect?to=http://shop.example/item/1"
+        done = run(sandbox, "check", url, "--proxy", proxy, env=env, ROBOTSTXT_OBEY=True)
+        assert done.stdout.startswith("challenge (status 403"), done.stderr
+        visits = [(visit.exit, visit.host, visit.path) for visit in sandbox.edge.visits]
+        assert [path for _, _, path in visits].count("/robots.txt") == 2
+        assert {exit for exit, _, _ in visits} == {"other-exit"}
+
+    def test_without_robots_txt_the_page_is_fetched_and_no_traceback_is_printed(self, run, sandbox):
+        sandbox.service.faults.append(Fault("proxy", "close", times=1))
+        proxy = sandbox.proxy_url("other-exit")
+        arguments = ("check", "http://shop.example/", "--proxy", proxy)
+        done = run(sandbox, *arguments, ROBOTSTXT_OBEY=True)
+        assert done.stdout.startswith("challenge (status 403")
+        assert "Error downloading <GET http://shop.example/>" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert {visit.exit for visit in sandbox.edge.visits} == {"other-exit"}
+
     @pytest.mark.parametrize("scheme", ["http", "https"])
     def test_a_proxy_that_refuses_is_named(self, run, sandbox, scheme):
         proxy = sandbox.proxy_url().replace(sandbox.proxy_password, "wrong")
