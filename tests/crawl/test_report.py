@@ -97,7 +97,7 @@ class TestTables:
             assert int(zones[zone]["tasks"]) == len(its)
             assert int(zones[zone]["pages"]) == counted["hosts"][zone]["page"]
             seconds = [task.solved_at - task.created_at for task in its if task.solved]
-            assert median(seconds) - 0.06 < float(zones[zone]["median s"]) < 2 * median(seconds)
+            assert median(seconds) - 0.06 < float(zones[zone]["solve s"]) < 2 * median(seconds)
         assert len(table(done.stdout, "exit")) == 2
         assert len(table(done.stdout, "day (UTC)")) <= 2
 
@@ -114,7 +114,7 @@ class TestTables:
             "zone": "shop.example",
             "tasks": "5",
             "solved": "80%",
-            "median s": "12.5",
+            "solve s": "12.5",
             "p95 s": "13.8",
             "pages": "16",
             "pages/task": "3.2",
@@ -134,10 +134,15 @@ class TestTables:
 
     def test_a_cost_that_is_not_known(self, run, write):
         path = write(entry(1, points=None), entry(2, points=None))
-        assert "cost not known" in run(path).stdout
-        assert "40 points (0.0040 USD)" in run(path, "--price", "20").stdout
+        advice = "of 2 tasks is not known: set EZCAPTCHA_LOG_BALANCE, or use --price.\n"
+        shown, priced = run(path).stdout, run(path, "--price", "20").stdout
+        assert "cost not known" in shown
+        assert shown.endswith(advice)
+        assert "40 points (0.0040 USD)" in priced
+        assert "not known" not in priced
         path = write(entry(1, points=None), entry(2))
         assert "at least 20 points (0.0020 USD)" in run(path).stdout
+        assert "The cost of 1 task is not known" in run(path).stdout
         assert table(run(path).stdout, "zone")["shop.example"]["points"] == "≥ 20"
 
     def test_the_ledger_of_the_settings(self, run, write):
