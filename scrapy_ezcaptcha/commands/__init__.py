@@ -1,7 +1,7 @@
-"""``scrapy ezcaptcha``: checks the setup, and uses the service by hand.
+"""``scrapy ezcaptcha``: checks the setup, and calls the service manually.
 
 Scrapy finds the command by the entry point ``scrapy.commands``. Results go to standard output,
-and everything else to standard error. Only a terminal gets colours.
+and everything else to standard error. Only a terminal gets colors.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 # Each is a module here, with add_arguments(parser) and run(settings, options) -> exit status.
 ACTIONS = {
     "doctor": "check the setup, and say what to do if something is wrong",
-    "check": "tell whether a page is a challenge, and by which sign",
-    "solve": "have the challenge of one page solved, which costs one task",
+    "check": "tell whether a page is a challenge, and how it was recognized",
+    "solve": "solve one challenge (this costs one task)",
     "balance": "show what is left in the account",
-    "clearances": "list the clearances in the store, and drop some",
+    "clearances": "list the clearances in the store, or delete them",
     "report": "show the costs in a ledger",
 }
 
@@ -41,7 +41,12 @@ class EzCaptchaCommand(ScrapyCommand):
 
     def short_desc(self) -> str:
         """Return what the command is for."""
-        return "Check the setup of scrapy-ezcaptcha, and use its service by hand"
+        return "Check the setup of scrapy-ezcaptcha, and call the service manually"
+
+    def long_desc(self) -> str:
+        """Return the same for ``--help``, and how to see more."""
+        more = '"scrapy ezcaptcha ACTION --help" describes one action and its options.'
+        return f"{self.short_desc()}. {more}"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add Scrapy's options before and after the action, and the options of each action."""
@@ -58,12 +63,12 @@ class EzCaptchaCommand(ScrapyCommand):
             super().add_options(action)
             module = import_module(f"{__name__}.{name}")
             module.add_arguments(action)
-            action.set_defaults(run=module.run)
+            action.set_defaults(run=module.run, error=action.error)
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """Copy the options into the settings."""
         if args:
-            raise UsageError(f"unrecognized arguments: {' '.join(args)}", print_help=False)
+            opts.error(f"unrecognized arguments: {' '.join(args)}")
         super().process_options(args, opts)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:  # noqa: ARG002
@@ -73,6 +78,8 @@ class EzCaptchaCommand(ScrapyCommand):
         assert self.settings is not None
         try:
             self.exitcode = opts.run(self.settings, opts)
+        except UsageError as error:
+            opts.error(str(error))
         except ConfigurationError as error:
             for problem in error.problems:
                 stderr().print(problem, style="red")

@@ -1,4 +1,4 @@
-"""``scrapy ezcaptcha check URL|FILE``: tells whether a page is a challenge, and by which sign.
+"""``scrapy ezcaptcha check URL|FILE``: tells whether a page is a challenge, and how it knows.
 
 A URL is fetched with the settings of the project, and nothing is solved. A file contains a page,
 or a whole response as ``curl -i`` prints it.
@@ -6,6 +6,7 @@ or a whole response as ``curl -i`` prints it.
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,9 +23,12 @@ from scrapy_ezcaptcha.commands.pages import proxy_refuses, what_it_is, what_page
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from scrapy import Request
     from scrapy.settings import Settings
 
 _LIKE_URL = re.compile(r"[\w-]+(?:\.[\w-]+)*(?:\.[a-z]{2,}|:\d+)(?:/.*)?", re.IGNORECASE)
+
+_AFTER_ALL_OTHERS = 749  # that choose a proxy; HttpProxyMiddleware, at 750, reads what they chose
 
 IS_CHALLENGE, IS_NONE, UNKNOWN = 0, 1, 2
 
@@ -104,6 +108,12 @@ def _look_at_url(settings: Settings, url: str, proxy: str | None) -> Verdict:
             refused = "the proxy refuses the user name and password (407)"
             failures.append(refused if proxy_refuses(text) else text)
 
+    class SameProxy:
+        """Scrapy requests robots.txt itself; that request needs the proxy too."""
+
+        def process_request(self, request: Request) -> None:
+            request.meta["proxy"] = proxy
+
     ours = settings.copy()
     ours.setdict(
         {
@@ -117,9 +127,19 @@ def _look_at_url(settings: Settings, url: str, proxy: str | None) -> Verdict:
         },
         priority="cmdline",
     )
+    if proxy:
+        middlewares = {**ours["DOWNLOADER_MIDDLEWARES"], SameProxy: _AFTER_ALL_OTHERS}
+        ours.set("DOWNLOADER_MIDDLEWARES", middlewares, priority="cmdline")
+    logging.getLogger("scrapy.downloadermiddlewares.robotstxt").addFilter(_without_traceback)
     process = AsyncCrawlerProcess(ours)
     process.crawl(CheckSpider)
     process.start()
     if not found:
         raise _NoPage(f"{url} could not be fetched: {'; '.join(failures) or 'see the log'}")
     return found[0]
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Let the text of an error with ``robots.txt`` through; the page itself is what matters."""
+    record.exc_info = None
+    return True

@@ -1,4 +1,4 @@
-"""``scrapy ezcaptcha clearances``: lists the clearances in the store, and drops some."""
+"""``scrapy ezcaptcha clearances``: lists the clearances in the store, or deletes them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add which clearances to list, and whether to drop them."""
+    """Add which clearances to list, and whether to delete them."""
     parser.add_argument("--zone", metavar="SITE|URL", help="only clearances of this site")
     parser.add_argument(
         "--exit",
@@ -36,13 +36,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         " this command prints, only of exactly this exit",
     )
     parser.add_argument(
-        "--drop", action="store_true", help="drop them for every crawl that uses the store"
+        "--drop", action="store_true", help="delete them, for every crawl that uses the store"
     )
     parser.epilog = "Cookies are never shown. Exit status: 0, or 1 if the store does not answer."
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
-    """Print a line for each clearance, and drop it with --drop."""
+    """Print a line for each clearance, and delete it with --drop."""
     if options.drop and not (options.zone or options.exit):
         raise UsageError("--drop needs --zone or --exit", print_help=False)
     zone = _zone(options.zone) if options.zone else None
@@ -52,7 +52,7 @@ def run(settings: BaseSettings, options: Namespace) -> int:
         is_there = config.store_file is None or config.store_file.exists()
         store = open_store(config) if is_there else None
         if store is None:
-            stderr().print(_why_none(config))
+            stderr().print(_why_none(config, settings))
             return 0
         count = 0
         for name, record in _chosen(store, zone, exit):
@@ -60,9 +60,9 @@ def run(settings: BaseSettings, options: Namespace) -> int:
             if options.drop:
                 store.drop([(name, record.clearance.id, False)])
             stdout().print(_in_words(record))
-        chosen = " chosen" if (options.zone or options.exit) and not options.drop else ""
-        where = "dropped from" if options.drop else "in"
-        stderr().print(f"{counted(count, 'clearance')}{chosen} {where} {store}")
+        noun = "matching clearance" if options.zone or options.exit else "clearance"
+        where = "deleted from" if options.drop else "in"
+        stderr().print(f"{counted(count, noun)} {where} {store}")
         store.close()
     except (StoreError, ExitError) as error:
         stderr().print(str(error), style="red")
@@ -70,9 +70,13 @@ def run(settings: BaseSettings, options: Namespace) -> int:
     return 0
 
 
-def _why_none(config: Config) -> str:
+def _why_none(config: Config, settings: BaseSettings) -> str:
     if config.store_file is None:
-        return "No clearances are kept: EZCAPTCHA_STORE is memory, which ends with the crawl."
+        value = "memory" if settings.get("EZCAPTCHA_STORE") else "not set"
+        return (
+            f"EZCAPTCHA_STORE is {value}, so clearances are kept in memory only, until the crawl"
+            " ends."
+        )
     return f"There is no store file {config.store_file}: no crawl has created it yet."
 
 

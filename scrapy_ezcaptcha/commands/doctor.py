@@ -48,7 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--spider", metavar="NAME", help="also use the custom_settings of this spider"
     )
-    parser.epilog = "Exit status: 0 if nothing failed, 1 otherwise."
+    parser.epilog = "Exit status: 0 if no check failed, 1 otherwise; 2 if the arguments are wrong."
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
@@ -68,7 +68,9 @@ def run(settings: BaseSettings, options: Namespace) -> int:
     except (Interrupted, KeyboardInterrupt):
         return 130
     if failed:
-        stderr().print(f"{counted(len(failed), 'check')} failed. See:", style="bold red")
+        stderr().print(
+            f"{counted(len(failed), 'check')} failed. See in the documentation:", style="bold red"
+        )
         for page in dict.fromkeys(map(page_on, failed)):
             stderr().print(f"  {page}")
     return 1 if failed else 0
@@ -100,8 +102,8 @@ def examine(settings: BaseSettings, *, offline: bool, url: str | None = None) ->
     yield from _settings(config)
     yield from _scope(config)
     yield _store(config, offline=offline)
-    yield from check_proxies(settings, config, url or config.api_url, offline=offline)
-    yield from check_pool(settings, config, url or config.api_url, offline=offline)
+    yield from check_proxies(settings, config, url, offline=offline)
+    yield from check_pool(settings, config, url, offline=offline)
     yield from _handlers(settings, config)
     if not config.client_key:
         yield Finding(FAIL, "key", f"there is no key; set {KEY_SOURCES}")
@@ -197,7 +199,7 @@ def _scope(config: Config) -> Iterator[Finding]:
 
 def _store(config: Config, *, offline: bool) -> Finding:
     if config.store_file is None and not config.store_url:
-        return Finding(PASS, "store", "memory: each crawl buys its own clearances")
+        return Finding(PASS, "store", "memory: clearances are not shared between crawls")
     if config.store_file is not None and not config.store_file.exists():
         return Finding(PASS, "store", f"{config.store_file}, not created yet")
     try:

@@ -7,20 +7,20 @@ from importlib.metadata import metadata
 
 PASS, NOTE, FAIL = "pass", "note", "FAIL"
 
-# The documentation page of each subject, and its section.
+# The documentation page of each subject with its title, and the section.
 _PAGES = {
-    "version": ("setup", ""),
-    "reactor": ("setup", "reactors"),
-    "middleware": ("setup", "enable-the-middleware"),
-    "settings": ("reference/settings", ""),
-    "scope": ("usage", ""),
-    "store": ("stores", ""),
-    "proxy": ("setup", "set-the-proxy"),
-    "pool": ("proxies", "do-they-answer"),
-    "handler": ("proxies", "which-kinds-work"),
-    "key": ("setup", "set-the-key"),
-    "balance": ("costs", ""),
-    "service": ("troubleshooting", "nothing-is-solved"),
+    "version": ("setup", "Setup", ""),
+    "reactor": ("setup", "Setup", "Reactors"),
+    "middleware": ("setup", "Setup", "Enable the middleware"),
+    "settings": ("reference/settings", "Settings", ""),
+    "scope": ("usage", "Usage", ""),
+    "store": ("stores", "Sharing clearances", ""),
+    "proxy": ("setup", "Setup", "Set the proxy"),
+    "pool": ("proxies", "Proxies", "Check the proxies"),
+    "handler": ("proxies", "Proxies", "Which kinds work"),
+    "key": ("setup", "Setup", "Set the key"),
+    "balance": ("costs", "Costs", ""),
+    "service": ("troubleshooting", "Troubleshooting", "Nothing is solved"),
 }
 
 
@@ -34,11 +34,11 @@ class Finding:
 
 
 def page_on(subject: str) -> str:
-    """Return the URL of the page about *subject*, or its file if the URL is not known."""
-    name, section = _PAGES[subject]
+    """Return the URL of the page about *subject*, or its title if the URL is not known."""
+    name, title, section = _PAGES[subject]
     links = metadata("scrapy-ezcaptcha").get_all("Project-URL") or []
     named = dict(link.split(", ", 1) for link in links)
-    anchor = f"#{section}" if section else ""
     if base := named.get("Documentation"):
+        anchor = f"#{section.lower().replace(' ', '-')}" if section else ""
         return f"{base.rstrip('/')}/{name}.html{anchor}"
-    return f"docs/{name}.md{anchor}"
+    return f"{title}, {section}" if section else title

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def check_proxies(
-    settings: BaseSettings, config: Config, url: str, *, offline: bool
+    settings: BaseSettings, config: Config, url: str | None, *, offline: bool
 ) -> Iterator[Finding]:
-    """Try the proxies of the settings and the environment with the site of *url*."""
-    found = False
+    """Try the proxies of the settings and the environment with a site, by default the service."""
+    found, site = False, _Site.of(url, config)
     named: dict[str, Exit | str] = {"EZCAPTCHA_PROXY": config.proxy} if config.proxy else {}
     if settings.getbool("HTTPPROXY_ENABLED"):
         named |= {
@@ -42,7 +43,7 @@ def check_proxies(
         except ExitError as error:
             yield Finding(FAIL, "proxy", f"{name}: {error}")
         else:
-            yield _tried(name, exit, settings, url, offline=offline)
+            yield _tried(name, exit, settings, site, offline=offline)
     if set(named) == {"EZCAPTCHA_PROXY"} and not config.proxies:
         yield Finding(
             NOTE,
@@ -53,28 +54,30 @@ def check_proxies(
         yield Finding(
             NOTE,
             "proxy",
-            'none in the settings or the environment: each request needs its own meta["proxy"]',
+            'none in the settings or the environment: each request needs its own meta["proxy"], or'
+            " set EZCAPTCHA_PROXIES, EZCAPTCHA_PROXY, or http_proxy and https_proxy",
         )
 
 
-def _tried(name: str, exit: Exit, settings: BaseSettings, url: str, *, offline: bool) -> Finding:
+def _tried(name: str, exit: Exit, settings: BaseSettings, site: _Site, *, offline: bool) -> Finding:
     if offline:
         return Finding(NOTE, "proxy", f"{name}: {exit.label}; --offline: not tried")
-    host, port = _host_and_port(url)
-    (answer,) = try_tunnels([exit], host, port, encoding=settings["HTTPPROXY_AUTH_ENCODING"])
+    (answer,) = try_tunnels(
+        [exit], site.host, site.port, encoding=settings["HTTPPROXY_AUTH_ENCODING"]
+    )
     if answer.is_open:
-        text = f"{name}: {exit.label} opens a tunnel to {host}:{port}, {answer.seconds:.2f} s"
+        text = f"{name}: {exit.label} opens a tunnel to {site}, {answer.seconds:.2f} s"
         return Finding(PASS, "proxy", text)
     advice = "; check user name and password" if answer.is_refused else ""
-    text = f"{name}: {exit.label} opens no tunnel to {host}:{port}: {answer.text}{advice}"
+    text = f"{name}: {exit.label} opens no tunnel to {site}: {answer.text}{advice}"
     return Finding(FAIL, "proxy", text)
 
 
 def check_pool(
-    settings: BaseSettings, config: Config, url: str, *, offline: bool
+    settings: BaseSettings, config: Config, url: str | None, *, offline: bool
 ) -> Iterator[Finding]:
-    """Try the proxies of the pool at the same time, with the site of *url*."""
-    exits, (host, port) = config.proxies, _host_and_port(url)
+    """Try the proxies of the pool at the same time with a site, by default the service."""
+    exits, site = config.proxies, _Site.of(url, config)
     if not exits:
         return
     count = counted(len(exits), "proxy", "proxies")
@@ -82,7 +85,7 @@ def check_pool(
         yield Finding(NOTE, "pool", f"{count}; --offline: not tried")
         return
     width = max(len(exit.label) for exit in exits)
-    answers = try_tunnels(exits, host, port, encoding=settings["HTTPPROXY_AUTH_ENCODING"])
+    answers = try_tunnels(exits, site.host, site.port, encoding=settings["HTTPPROXY_AUTH_ENCODING"])
     opened = 0
     for number, (exit, answer) in enumerate(zip(exits, answers, strict=True), 1):
         opened += answer.is_open
@@ -90,16 +93,28 @@ def check_pool(
         line = f"{number:>4} {exit.label:<{width}}  {answer.text:<33} {answer.seconds:5.2f} s"
         yield Finding(verdict, "pool", line)
     verb = "opens" if len(exits) == 1 else "open"
-    words = f"{opened} of {count} {verb} a tunnel to {host}:{port}"
+    words = f"{opened} of {count} {verb} a tunnel to {site}"
     advice = "" if opened else "; are they paid for, and do they allow this site?"
     yield Finding(PASS if opened else FAIL, "pool", words + advice)
 
 
-def _host_and_port(url: str) -> tuple[str, int]:
-    """Return the host and port for a tunnel; many proxies allow only port 443."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "").encode("idna").decode()
-    return f"[{host}]" if ":" in host else host, parts.port or 443
+@dataclass(frozen=True)
+class _Site:
+    """Where a tunnel leads to: the site of the user, or the service."""
+
+    host: str
+    port: int
+    is_service: bool
+
+    @classmethod
+    def of(cls, url: str | None, config: Config) -> _Site:
+        """Return the site of *url*, by default the service; many proxies allow only port 443."""
+        parts = urlsplit(url or config.api_url)
+        host = (parts.hostname or "").encode("idna").decode()
+        return cls(f"[{host}]" if ":" in host else host, parts.port or 443, not url)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}{' (the service)' if self.is_service else ''}"
 
 
 def checked_url(url: str) -> str:

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from scrapy_ezcaptcha.commands.console import stderr, stdout
-from scrapy_ezcaptcha.commands.report_sums import HEADINGS, KEYS, summary, table
+from scrapy_ezcaptcha.commands.report_sums import HEADINGS, KEYS, missing_costs, summary, table
 from scrapy_ezcaptcha.config import Config
 from scrapy_ezcaptcha.solving.entries import read_ledger
 
@@ -48,7 +48,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         help="the price of a task, for tasks whose points are not in the ledger",
     )
-    parser.epilog = "Exit status: 0, 1 if there is no ledger, 2 if it cannot be shown."
+    parser.epilog = (
+        "Exit status: 0; 1 if the ledger cannot be read; 2 if no ledger is named or the page"
+        " cannot be written."
+    )
 
 
 def run(settings: BaseSettings, options: Namespace) -> int:
@@ -88,6 +91,8 @@ def _print(contents: Contents, rows: int, price: float | None) -> None:
             shown.add_row(*row)
         console.print()
         console.print(shown, soft_wrap=False)
+    if missing := missing_costs(contents, price):
+        console.print(f"\n{missing}")
 
 
 def _write_page(path: Path, contents: Contents, options: Namespace) -> int:

@@ -22,7 +22,8 @@ NONE = "-"
 
 #: The headings of the columns after the first.
 HEADINGS = (
-    *("tasks", "solved", "median s", "p95 s", "pages", "pages/task", "lifetime", "points", "USD"),
+    *("tasks", "solved", "solve s", "p95 s"),
+    *("pages", "pages/task", "lifetime", "points", "USD"),
 )
 
 #: The tables, by the heading of their first column.
@@ -141,6 +142,15 @@ def summary(contents: Contents, price: float | None) -> list[str]:
     if contents.unreadable:
         lines.append(f"{contents.unreadable:,} lines could not be read")
     return lines
+
+
+def missing_costs(contents: Contents, price: float | None) -> str | None:
+    """Return what to do about tasks whose cost is not known; None if there are none."""
+    count = 0 if price is not None else sum(task.points is None for task in contents.tasks)
+    if not count:
+        return None
+    tasks = counted(count, "task")
+    return f"The cost of {tasks} is not known: set EZCAPTCHA_LOG_BALANCE, or use --price."
 
 
 def moment(time: float) -> datetime:

@@ -1,4 +1,4 @@
-"""``scrapy ezcaptcha solve URL``: has one challenge solved."""
+"""``scrapy ezcaptcha solve URL``: solves one challenge."""
 
 from __future__ import annotations
 

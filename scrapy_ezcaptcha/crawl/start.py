@@ -56,10 +56,11 @@ def in_words(config: Config) -> str:
     if config.proxy:
         proxies.append(config.proxy.label)
     tasks = counted(config.max_tasks, "task") if config.max_tasks else "any number of tasks"
+    solves = counted(config.max_attempts, "solve")
     return (
         f"scope: {what} to {domains}; store: {_store_in_words(config)}; proxies:"
         f" {' and '.join(proxies) or 'those of the requests'}; limits:"
-        f" {tasks}, {config.max_concurrent_tasks} at once, {config.max_attempts} for each request"
+        f" {tasks}, {config.max_concurrent_tasks} at once, {solves} for each request"
     )
 
 

@@ -140,8 +140,7 @@ def parse_balance(body: bytes, *, status: int, hide: Iterable[str] = ()) -> floa
 
 def points_in_words(points: float) -> str:
     """Return points as people read them: ``20 points (0.0020 USD)``."""
-    dollars = f"{points / POINTS_PER_DOLLAR:,.4f}"
-    return f"{points:,.10g} points ({dollars.removesuffix('00')} USD)"
+    return f"{points:,.10g} points ({points / POINTS_PER_DOLLAR:,.4f} USD)"
 
 
 def parse_task_result(

@@ -39,10 +39,15 @@ class Sums:
     def in_words(self) -> tuple[str, ...]:
         """Return the cells of its row."""
         numbers = (self.challenges, self.tasks, self.solved, self.pages)
-        total = sum(self.given_up.values())
-        codes = ", ".join(f"{code} {count}" for code, count in self.given_up.most_common())
-        given_up = f"{total} ({codes})" if codes else "0"
-        return *(f"{number:,}" for number in numbers), f"{self.seconds:,.1f}", given_up
+        return *(f"{number:,}" for number in numbers), f"{self.seconds:,.1f}", self._given_up()
+
+    def _given_up(self) -> str:
+        """Return ``0``, ``3 (MAX_TASKS)`` or ``3 (2 x STOPPED, 1 x MAX_TASKS)``."""
+        if not self.given_up:
+            return "0"
+        counts = [f"{count:,} x {code}" for code, count in self.given_up.most_common()]
+        codes = ", ".join(counts if len(counts) > 1 else self.given_up)
+        return f"{sum(self.given_up.values()):,} ({codes})"
 
 
 class Zones:

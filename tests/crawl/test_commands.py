@@ -54,7 +54,7 @@ class TestDoctor:
         assert done.returncode == 0, done.stdout
         verdicts = {line.split()[0] for line in done.stdout.splitlines()}
         assert verdicts == {"pass"}
-        assert "100,000 points (10.00 USD)" in done.stdout
+        assert "100,000 points (10.0000 USD)" in done.stdout
         assert "\x1b" not in done.stdout + done.stderr
         assert sandbox.service.calls == {"getBalance": 1}
 
@@ -145,7 +145,7 @@ class TestDoctor:
         with Sandbox(balance=0) as sandbox:
             done = run(sandbox, "doctor", **ADDON)
         assert done.returncode == 1
-        assert "0 points (0.00 USD): top up the account" in done.stdout
+        assert "0 points (0.0000 USD): top up the account" in done.stdout
 
     def test_everything_at_any_site_is_noted(self, run, sandbox):
         done = run(sandbox, "doctor", EZCAPTCHA_TRANSPARENT_MODE="True", **ADDON)
@@ -189,8 +189,8 @@ class TestDoctor:
         done = run(sandbox, "doctor", "--spider", "shop", **ADDON)
         assert done.returncode == 1
         assert "FAIL settings   EZCAPTCHA_MAX_TASKS is 'many'" in done.stdout
-        assert "1 check failed. See:\n" in done.stderr
-        assert "reference/settings" in done.stderr
+        assert "1 check failed. See in the documentation:\n" in done.stderr
+        assert "  Settings\n" in done.stderr
         assert run(sandbox, "doctor", **ADDON).returncode == 0
         done = run(sandbox, "doctor", "--spider", "news", **ADDON)
         assert done.returncode == 2
@@ -210,7 +210,7 @@ class TestDoctor:
         assert done.returncode == 1
         said = "shop.example:443: 407 Proxy Authentication Required; check user name and password"
         assert f"FAIL proxy      EZCAPTCHA_PROXY: {label} opens no tunnel to {said}" in done.stdout
-        assert "setup.md#set-the-proxy" in done.stderr or "setup.html#set-the-proxy" in done.stderr
+        assert "  Setup, Set the proxy\n" in done.stderr
 
     @pytest.mark.parametrize(
         ("others", "is_said"),
@@ -288,7 +288,9 @@ class TestDoctor:
         done = run(sandbox, "doctor", **ADDON, **pool)
         assert done.returncode == 1
         service = sandbox.api_url.removeprefix("http://")
-        assert f"FAIL pool       0 of 1 proxy opens a tunnel to {service}" in done.stdout
+        assert (
+            f"FAIL pool       0 of 1 proxy opens a tunnel to {service} (the service)" in done.stdout
+        )
         done = run(sandbox, "doctor", "--offline", **ADDON, **pool)
         assert done.returncode == 0
         assert "note pool       1 proxy; --offline: not tried" in done.stdout
@@ -326,6 +328,26 @@ class TestCheck:
         proxy = sandbox.proxy_url("other-exit")
         done = run(sandbox, "check", "http://shop.example/", "--proxy", proxy)
         assert done.returncode == 0
+        assert {visit.exit for visit in sandbox.edge.visits} == {"other-exit"}
+
+    @pytest.mark.parametrize("env", [{}, {"no_proxy": "*"}], ids=["", "no_proxy"])
+    def test_robots_txt_uses_the_same_proxy(self, run, sandbox, env):
+        proxy = sandbox.proxy_url("other-exit")
+        url = "http://open.example/redirect?to=http://shop.example/item/1"
+        done = run(sandbox, "check", url, "--proxy", proxy, env=env, ROBOTSTXT_OBEY=True)
+        assert done.stdout.startswith("challenge (status 403"), done.stderr
+        visits = [(visit.exit, visit.host, visit.path) for visit in sandbox.edge.visits]
+        assert [path for _, _, path in visits].count("/robots.txt") == 2
+        assert {exit for exit, _, _ in visits} == {"other-exit"}
+
+    def test_without_robots_txt_the_page_is_fetched_and_no_traceback_is_printed(self, run, sandbox):
+        sandbox.service.faults.append(Fault("proxy", "close", times=1))
+        proxy = sandbox.proxy_url("other-exit")
+        arguments = ("check", "http://shop.example/", "--proxy", proxy)
+        done = run(sandbox, *arguments, ROBOTSTXT_OBEY=True)
+        assert done.stdout.startswith("challenge (status 403")
+        assert "Error downloading <GET http://shop.example/>" in done.stderr
+        assert "Traceback" not in done.stderr
         assert {visit.exit for visit in sandbox.edge.visits} == {"other-exit"}
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -475,7 +497,7 @@ class TestSolve:
 class TestBalance:
     def test_it_is_shown_in_points_and_dollars(self, run, sandbox):
         done = run(sandbox, "balance")
-        assert (done.returncode, done.stdout) == (0, "100,000 points (10.00 USD)\n")
+        assert (done.returncode, done.stdout) == (0, "100,000 points (10.0000 USD)\n")
 
     def test_why_it_cannot_be_had(self, run, sandbox):
         done = run(sandbox, "balance", env={"EZCAPTCHA_CLIENT_KEY": "wrong"})
@@ -487,7 +509,7 @@ class TestBalance:
     )
     def test_by_other_reactors(self, run, sandbox, reactor):
         done = run(sandbox, "balance", TWISTED_REACTOR=f"twisted.internet.{reactor}")
-        assert done.stdout == "100,000 points (10.00 USD)\n"
+        assert done.stdout == "100,000 points (10.0000 USD)\n"
 
 
 class TestClearances:
@@ -531,7 +553,7 @@ class TestClearances:
         kept |= {"EZCAPTCHA_CLIENT_KEY": "sandbox-key"}
         done = run(sandbox, "clearances", "--drop", *arguments, **kept)
         noun = "clearance" if left == 3 else "clearances"
-        assert f"{4 - left} {noun} dropped from" in done.stderr
+        assert f"{4 - left} matching {noun} deleted from" in done.stderr
         assert len(run(sandbox, "clearances", **kept).stdout.splitlines()) == left
 
     def test_a_zone_that_names_no_site(self, run, sandbox, kept):
@@ -557,7 +579,7 @@ class TestClearances:
             EZCAPTCHA_STORE=redis_server.url,
         )
         assert f"shop.example through {label('user')}: 5 min" in done.stdout
-        assert "1 clearance dropped from" in done.stderr
+        assert "1 matching clearance deleted from" in done.stderr
         assert list(store.everything()) == []
         redis_server.stop()
         done = run(sandbox, "clearances", EZCAPTCHA_STORE=redis_server.url)
@@ -566,7 +588,9 @@ class TestClearances:
 
     def test_without_a_store(self, run, sandbox, tmp_path):
         done = run(sandbox, "clearances")
-        assert "EZCAPTCHA_STORE is memory" in done.stderr
+        assert "EZCAPTCHA_STORE is not set, so clearances are kept in memory only" in done.stderr
+        done = run(sandbox, "clearances", EZCAPTCHA_STORE="memory")
+        assert "EZCAPTCHA_STORE is memory, so" in done.stderr
         done = run(sandbox, "clearances", EZCAPTCHA_STORE=str(tmp_path / "new.sqlite"))
         assert f"There is no store file {tmp_path / 'new.sqlite'}: no crawl" in done.stderr
         assert not (tmp_path / "new.sqlite").exists()
@@ -598,10 +622,31 @@ def test_unusable_settings_are_all_named(run, sandbox):
 def test_settings_may_stand_before_the_action_too(run, sandbox):
     done = run(sandbox, "-s", "EZCAPTCHA_CLIENT_KEY=wrong", "balance", env={})
     assert done.returncode == 0  # those after it, from the sandbox, are taken as well
-    assert run(sandbox, "balance", "--bogus").returncode == 2
 
 
-def test_on_a_terminal_there_are_colours(tmp_path, sandbox):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("balance", "--bogus"), "unrecognized arguments: --bogus"),
+        (("check",), "the following arguments are required: URL|FILE"),
+        (("clearances", "--drop"), "--drop needs --zone or --exit"),
+        (("doctor", "--url", "shop.example"), "--url must begin with http:// or https://"),
+    ],
+)
+def test_wrong_arguments_are_answered_with_the_usage_of_the_action(run, sandbox, arguments, said):
+    done = run(sandbox, *arguments)
+    assert done.returncode == 2
+    assert f"usage: scrapy ezcaptcha {arguments[0]} " in done.stderr
+    assert f"scrapy ezcaptcha {arguments[0]}: error: {said}" in done.stderr
+
+
+def test_the_help_says_where_more_help_is(run, sandbox):
+    shown = " ".join(run(sandbox, "--help").stdout.split())
+    assert '"scrapy ezcaptcha ACTION --help" describes one action and its options.' in shown
+    assert "usage: scrapy ezcaptcha doctor " in run(sandbox, "doctor", "--help").stdout
+
+
+def test_on_a_terminal_there_are_colors(tmp_path, sandbox):
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "doctor", *sandbox.arguments()],

@@ -116,7 +116,7 @@ def test_at_the_start_scope_store_proxies_and_limits(crawl, sandbox):
     (line,) = re.findall(r"INFO: EzCaptcha: scope: (.+)", result.log)
     assert line == (
         'requests with meta["ezcaptcha"] to shop.example; store: memory; proxies: a pool of 1'
-        " proxy; limits: 7 tasks, 16 at once, 2 for each request"
+        " proxy; limits: 7 tasks, 16 at once, 2 solves for each request"
     )
     assert "can cost a task" not in result.log
 

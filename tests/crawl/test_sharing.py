@@ -200,7 +200,7 @@ def test_what_others_spend_from_the_same_account_is_not_counted(crawl):
         result = crawl(sandbox, requests, settings={"EZCAPTCHA_LOG_BALANCE": True})
     assert result.stat("tasks/created") == 5
     assert result.stats["ezcaptcha/points_spent"] == 100
-    assert "100 points (0.01 USD) spent, 49,900 points (4.99 USD) left" in result.log
+    assert "100 points (0.0100 USD) spent, 49,900 points (4.9900 USD) left" in result.log
 
 
 def test_only_time_in_which_a_request_waits_is_summed_up(crawl):

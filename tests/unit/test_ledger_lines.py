@@ -433,13 +433,14 @@ class TestZones:
     def test_a_row_for_each_zone_those_with_most_tasks_first(self):
         zones = Zones()
         zones.of("b.example").tasks += 1
+        zones.of("b.example").given_up["MAX_TASKS"] = 1200
         zones.of("a.example").tasks += 2
         zones.of("a.example").given_up.update(["STOPPED", "STOPPED", "MAX_TASKS"])
         zones.of("a.example").seconds += 1234.56
         assert zones.table() == (
             "zone       challenges  tasks  solved  pages  seconds  given up\n"
-            "a.example           0      2       0      0  1,234.6  3 (STOPPED 2, MAX_TASKS 1)\n"
-            "b.example           0      1       0      0      0.0  0"
+            "a.example           0      2       0      0  1,234.6  3 (2 x STOPPED, 1 x MAX_TASKS)\n"
+            "b.example           0      1       0      0      0.0  1,200 (MAX_TASKS)"
         )
 
     def test_no_table_where_nothing_happened(self):
