@@ -11,6 +11,7 @@ from scrapy.http import HtmlResponse, Response
 from scrapy_ezcaptcha.challenge import page_sign
 from scrapy_ezcaptcha.crawl.memo import Memo
 from scrapy_ezcaptcha.errors import ExitBenched, EzCaptchaError, GivenUp, PutBack
+from scrapy_ezcaptcha.words import counted
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -220,7 +221,7 @@ class Replayer:
         limit = target.options.max_attempts or self.config.max_attempts
         if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
             self._remember(target.request, memo)
-            raise GivenUp("MAX_ATTEMPTS", f"still challenged after {memo.solves} solves")
+            raise _too_many(memo)
         if self.exits is not None:
             self.exits.check_zone(target)
         tried = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1, resent=0)
@@ -256,7 +257,7 @@ class Replayer:
         while True:
             if memo.attempts >= limit or memo.solves >= limit * _NO_FAULT_FACTOR:
                 self._remember(target.request, memo)
-                raise GivenUp("MAX_ATTEMPTS", f"still challenged after {memo.solves} solves")
+                raise _too_many(memo)
             memo = replace(memo, attempts=memo.attempts + 1, solves=memo.solves + 1)
             try:
                 self.check_exit(target)
@@ -284,6 +285,11 @@ class Replayer:
         if not is_plain or self.config.use_body == "never":
             return None
         return _page_of(request, self.pages.take(task_id, request))
+
+
+def _too_many(memo: Memo) -> GivenUp:
+    solves = counted(memo.solves, "solve")
+    return GivenUp("MAX_ATTEMPTS", f"still challenged after {solves}")
 
 
 def _page_of(request: Request, body: str | None) -> HtmlResponse | None:
