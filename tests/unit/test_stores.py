@@ -602,6 +602,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(sharing, "_WRITE_SECONDS", 0)
     for name in ("_PAUSE_SECONDS", "_MAX_PAUSE_SECONDS", "_MIN_AGE"):  # each look is awaited
         monkeypatch.setattr(looks, name, 0)
+    monkeypatch.setattr(looks, "_SLOW_SECONDS", 1e9)  # also on a slow machine
 
 
 class Process:
