@@ -231,7 +231,7 @@ class EzCaptchaMiddleware:
         return answer
 
     def request_is_sent(self, request: Request) -> None:
-        """Note that *request* waits no longer, and put the clearance on it that serves it."""
+        """Note that *request* does not wait any more, and put the fitting clearance on it."""
         restore_filtering(request)
         self._waiting.ended(request)
         location = location_of(request)
@@ -302,7 +302,7 @@ class EzCaptchaMiddleware:
         return None if target.exit is None else target
 
     def _may_concern(self, zone: str, options: Options) -> bool:
-        """Whether a request to *zone* may have to wait, or to leave by another exit."""
+        """Whether a request to *zone* may have to wait, or to leave through another exit."""
         if self._sharing.is_on or self._exits is not None or self._broker.may_hold(zone):
             return True
         return self._targets.may_replace_exit(options) and self._known.has_zone(zone)

@@ -207,6 +207,21 @@ class RunningCommand:
             return subprocess.CompletedProcess(self._arguments, code, self._out.read_text(), err)
 
 
+def run_program(
+    arguments: list[str], *, env: dict[str, str], cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a program, whatever its exit status."""
+    return subprocess.run(
+        arguments,
+        env=env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
 def run_command(
     arguments: list[str], *, env: dict[str, str], cwd: Path
 ) -> subprocess.CompletedProcess[str]:

@@ -53,7 +53,7 @@ _NEVER_REPLAYED_PREFIXES = ("content-", "if-")
 def _suffixes() -> PublicSuffixList:
     """Return the public-suffix list that its package contains; no network is used.
 
-    It is one set of strings, which the garbage collector does not have to look into.
+    It is one set of strings, so it costs the garbage collector almost nothing.
     """
     return PublicSuffixList()
 

@@ -165,10 +165,10 @@ class Record:
         return refused_at is not None and self.last_sent > refused_at
 
     def is_refused_alone(self, host: str) -> bool:
-        """Whether *host* refuses it and others do not, as far as is known.
+        """Whether *host* refuses it and other hosts do not, as far as is known.
 
-        If hosts for which it was not bought accepted it, and it has let no request through since,
-        it has probably expired for all.
+        If hosts for which it was not bought accepted it, and no request was accepted with it after
+        the refusal, it has probably expired for all hosts.
         """
         serves_others = bool(self.accepted - {self.clearance.origin})
         return host in self.refused and (not serves_others or self.is_good_for_others(host))

@@ -62,8 +62,8 @@ class Engine:
     ) -> None:
         """Call *before* when a request is sent, after it has left the queue of its slot.
 
-        Call *after* with its response, and *at_end* in any case. Signals would call them with the
-        arguments ``request`` and ``response``, at several times the cost, and *before* too early.
+        Call *after* with its response, and *at_end* in any case. If this is not possible, connect
+        them to signals, which cost more and call *before* too early.
         """
         try:
             handlers = self._downloader.handlers

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _KEY = "_ezcaptcha"  # a single key, because spiders copy response.meta
 
-# Like Scrapy's urlparse_cached: each hook asks, and the URL of a request never changes.
+# Every hook asks, and the URL of a request never changes. Scrapy's urlparse_cached does the same.
 _locations: WeakKeyDictionary[Request, Location] = WeakKeyDictionary()
 
 _MAX_PUT_OFF = 3  # a request that is challenged is put off so often at most

@@ -141,7 +141,7 @@ class Targets:
         return self._defaults if value is True else self._parsed_once(request, value)
 
     def _parsed_once(self, request: Request, value: Any) -> Options:
-        """Return the options that *value* gives; each hook asks, and they seldom change."""
+        """Return the options in *value*; every hook asks for them, and they seldom change."""
         before, options = self._parsed.get(request, (None, self._defaults))
         if before is None or before != value:
             options = parse_options(value, self._defaults)

@@ -55,8 +55,8 @@ class WaitingRequests:
         self.count = 0  # requests that wait outside the concurrency count
         self._waiting: Counter[str] = Counter()  # the same by download slot
         self._queues: dict[str, deque[Deferred[None]]] = {}  # those to be let go, by slot
-        self._behind: dict[str, deque[Deferred[None]]] = {}  # those that came after these
-        self._overtaken: set[str] = set()  # slots where one of those went last
+        self._behind: dict[str, deque[Deferred[None]]] = {}  # requests that came later, by slot
+        self._overtaken: set[str] = set()  # slots where one of those was released last
         self._going: dict[Deferred[None], str] = {}  # let go, and still counted as waiting
         self._leaving: dict[Request, str] = {}  # they have left their slot, and still count
         self._inside: deque[Deferred[None]] = deque()  # put off, and not in the scheduler
@@ -158,11 +158,11 @@ class WaitingRequests:
                 self._going.pop(place, None)
 
     async def until_queue_ends(self, request: Request) -> bool:
-        """Wait until all requests of the slot of *request* that waited for a solve were let go.
+        """Wait until all requests in the slot of *request* that waited for a solve are released.
 
-        It waits inside the concurrency count, so the engine soon takes no more requests. While it
-        takes none, every other request that goes is one that came later: else requests to other
-        sites would wait for the end of the queue too. Returns whether it had to wait.
+        The request waits inside the concurrency count, so the engine soon takes no more requests.
+        From then on, every other released request is one that came later. Otherwise requests to
+        other sites would wait until the queue ends too. Returns whether the request had to wait.
         """
         key = self._engine.slot_key(request) if self._queues else ""
         if key not in self._queues:
@@ -235,7 +235,7 @@ class WaitingRequests:
                 return
 
     def _next_of(self, key: str, queue: deque[Deferred[None]]) -> deque[Deferred[None]]:
-        """Return those of whom the next goes: *queue*, or those who came after it."""
+        """Return the requests of which the first is released next: *queue*, or later ones."""
         behind = self._behind.get(key)
         if not behind or self._engine.room() > 0 or key in self._overtaken:
             self._overtaken.discard(key)

@@ -16,7 +16,7 @@ from string import Template
 import pytest
 import scrapy
 from scrapy.settings import Settings
-from support import PATIENCE, clean_environment, run_command
+from support import clean_environment, run_command, run_program
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
@@ -122,15 +122,7 @@ def test_the_tests_that_are_shown_fail_for_a_wrong_spider(test, right, wrong, en
         shown = (EXAMPLES / test).read_text()
     (project / "test_shown.py").write_text(shown)
     command = ["pytest", "-p", "no:cacheprovider", "test_shown.py"]
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_program(command, env=environment, cwd=project)
     assert done.returncode == 1, done.stdout
     assert "E       assert" in done.stdout or "E       AssertionError" in done.stdout
     assert "1 failed" in done.stdout
@@ -159,15 +151,7 @@ def run_shell(command: str, environment, folder: Path) -> subprocess.CompletedPr
     first, *arguments = shlex.split(Template(command).substitute(environment))
     if first == "scrapy":
         return run_command(arguments, env=environment, cwd=folder)
-    return subprocess.run(
-        [first, *arguments],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return run_program([first, *arguments], env=environment, cwd=folder)
 
 
 SPIDERS = {

@@ -16,7 +16,7 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
-from support import clean_environment
+from support import clean_environment, run_command, run_program
 
 pytestmark = pytest.mark.unmeasured
 
@@ -97,15 +97,8 @@ def test_the_page_leads_to_items(environment, ports, tmp_path):
         export, crawl = (
             line.strip() for line in terminal.lines if re.match("export |scrapy ", line)
         )
-        done = subprocess.run(
-            ["sh", "-e", "-c", "\n".join(rest)],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        shell = ["sh", "-e", "-c", "\n".join(rest)]
+        done = run_program(shell, env=environment, cwd=tmp_path)
     finally:
         report = terminal.press_ctrl_c()
     assert done.returncode == 0, done.stderr
@@ -133,14 +126,10 @@ def test_a_pool_reaches_the_sites_without_a_proxy_in_the_environment(
     (tmp_path / "shop_spider.py").write_text(spider.replace("https:", f"{scheme}:"))
     pool = f"EZCAPTCHA_PROXIES={sandbox.proxy_url()}"
     settings = [*sandbox.arguments(), "-s", pool, "-s", "ROBOTSTXT_OBEY=True"]
-    done = subprocess.run(
-        ["scrapy", "runspider", "shop_spider.py", "-O", "items.json", *settings],
+    done = run_command(
+        ["runspider", "shop_spider.py", "-O", "items.json", *settings],
         env={**environment, "EZCAPTCHA_CLIENT_KEY": sandbox.key},
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert not re.search(r"\] (ERROR|CRITICAL):|Traceback", done.stderr), done.stderr

@@ -71,7 +71,7 @@ class TestImports:
     def test_each_path_that_is_shown_can_be_imported(self, file):
         text = file.read_text(encoding="utf-8")
         for path in re.findall(r"(?<![/\w-])scrapy_ezcaptcha(?:\.[A-Za-z]\w*)+", text):
-            imported(path.removesuffix(".py"))
+            assert imported(path.removesuffix(".py")) is not None, path
 
     @pytest.mark.parametrize("file", DOCS, ids=lambda file: str(file.relative_to(ROOT)))
     def test_each_name_that_is_imported_is_in_the_reference(self, file):

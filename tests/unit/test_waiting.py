@@ -122,30 +122,25 @@ class Site:
     def wait(self, one):
         """Wait as the broker does, and note who went."""
 
-        async def go():
-            self.downloader.active.add(one)
-            try:
-                with self.waiting.hold(one) as is_outside:
-                    self.held += is_outside
-                    try:
-                        await self.waiting.until_turn(one)
-                    finally:
-                        self.held -= is_outside
-            except CancelledError:
-                self.downloader.active.discard(one)
-                raise
-            self.active_of(one).add(one)
-            self.order.append(one)
+        async def until_turn():
+            with self.waiting.hold(one) as is_outside:
+                self.held += is_outside
+                try:
+                    await self.waiting.until_turn(one)
+                finally:
+                    self.held -= is_outside
 
-        return Deferred.fromCoroutine(go())
+        return self._go(one, until_turn())
 
     def come(self, one):
         """Come when a solve is over, as a request that would carry its clearance."""
+        return self._go(one, self.waiting.until_queue_ends(one))
 
+    def _go(self, one, waiting):
         async def go():
             self.downloader.active.add(one)
             try:
-                await self.waiting.until_queue_ends(one)
+                await waiting
             except CancelledError:
                 self.downloader.active.discard(one)
                 raise
