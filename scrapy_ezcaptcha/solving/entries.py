@@ -51,6 +51,7 @@ class Entry:
     pages: int = 0
     lifetime: float | None = None
     points: float | None = None
+    ready_at: float | None = None  # when its result arrived; not in the file
     ended: float | None = None  # when its end was noted; not in the file
 
     @property
@@ -110,7 +111,7 @@ class Entry:
         return entry
 
 
-_NAMES = [one.name for one in fields(Entry) if one.name != "ended"]
+_NAMES = [one.name for one in fields(Entry) if one.name not in {"ready_at", "ended"}]
 
 
 @dataclass(eq=False)

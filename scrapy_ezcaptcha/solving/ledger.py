@@ -122,9 +122,10 @@ class Ledger:
         sums.seconds += seconds
         entry = self._open.get(task_id)
         if entry is not None:
-            entry.outcome, entry.seconds = READY, max(seconds, self._clock() - entry.time)
+            now = entry.ready_at = self._clock()
+            entry.outcome, entry.seconds = READY, max(seconds, now - entry.time)
             if entry.reason == BODY[0]:  # unless its clearance is used
-                entry.ended = self._clock()
+                entry.ended = now
             self._note(entry)
 
     def failed(self, task_id: str | None, error: EzCaptchaError) -> None:
@@ -168,7 +169,8 @@ class Ledger:
         entry = self._open.get(clearance_id)
         if entry is not None and entry.lifetime is None:
             now = self._clock()
-            entry.lifetime = max(0.0, now - entry.time - (entry.seconds or 0.0))
+            since = entry.ready_at or entry.time + (entry.seconds or 0.0)
+            entry.lifetime = max(0.0, now - since)
             entry.ended = now
             self._look_if_due()
 

@@ -190,6 +190,19 @@ class TestWriting:
         assert len(lines(path)) == 1
         assert open_paths(path) == []
 
+    def test_a_lifetime_begins_with_the_result_however_long_the_creation_took(
+        self, path, opened, now
+    ):
+        ledger = opened()
+        ledger.created("task1", target(), FIRST)
+        now.seconds += 5
+        ledger.ready("task1", target(), 7.0)  # two of them before the task was there
+        now.seconds += 1
+        ledger.rejected("task1")
+        ledger.close()
+        (line,) = lines(path)
+        assert (line["seconds"], line["lifetime"]) == (7.0, 1.0)
+
     def test_pages_after_the_line_was_written_are_not_lost(self, path, opened, now):
         ledger = opened()
         ledger.created("task1", target(), FIRST)
