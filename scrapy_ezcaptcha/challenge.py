@@ -15,6 +15,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from scrapy.http import Response
 
 #: Bytes of a body that are searched. Challenge pages have 5 to 25 KB. Customised pages embed
@@ -78,10 +80,7 @@ def challenge_sign(response: Response) -> str | None:
     scripts and forms in the page decide, if the status is 403, 429 or 503 and the response came
     through Cloudflare (``Server: cloudflare`` or ``CF-RAY``).
     """
-    headers = response.headers
-    if b"Cf-Mitigated" in headers and any(
-        value.strip().lower() == b"challenge" for value in headers.getlist(b"Cf-Mitigated")
-    ):
+    if any(value.strip().lower() == b"challenge" for value in _lines(response, b"Cf-Mitigated")):
         return SIGN_HEADER
     return page_sign(response.body) if is_suspect(response) else None
 
@@ -97,7 +96,7 @@ def is_of_site(response: Response) -> bool:
     False for a challenge, for a status that a challenge may have, and for an error of a proxy or
     gateway.
     """
-    if response.status in _STATUSES or b"Cf-Mitigated" in response.headers:
+    if response.status in _STATUSES or _lines(response, b"Cf-Mitigated"):
         return False
     return through_cloudflare(response) or response.status < 400
 
@@ -134,10 +133,15 @@ def page_sign(body: bytes) -> str | None:
 
 def through_cloudflare(response: Response) -> bool:
     """Whether *response* came through Cloudflare, by its ``CF-RAY`` or ``Server`` header."""
-    if b"Cf-Ray" in response.headers:
+    if _lines(response, b"Cf-Ray"):
         return True
-    server = response.headers.get(b"Server")
-    return server is not None and server.strip().lower().startswith(b"cloudflare")
+    server = _lines(response, b"Server")
+    return bool(server) and server[-1].strip().lower().startswith(b"cloudflare")
+
+
+def _lines(response: Response, name: bytes) -> Sequence[bytes]:
+    """Return the values of a header; *name* is as Scrapy writes it, so nothing is normalized."""
+    return dict.get(response.headers, name) or ()
 
 
 def _has(body: bytes, hint: bytes, after: re.Pattern[bytes]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ class Exit:
     port: int
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # every lookup of a clearance needs it
+        return hash((self.scheme, self.host, self.port, self.username, self.password))
 
     @classmethod
     def parse(cls, url: Any, *, credentials: tuple[str, str] | None = None) -> Exit:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from scrapy.http import Response
     from typing_extensions import Self
 
-    from scrapy_ezcaptcha.clearances.clearance import Clearance
+    from scrapy_ezcaptcha.clearances.headers import Carried
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.crawl.target import Options, Target
     from scrapy_ezcaptcha.stores import Store
@@ -139,7 +139,7 @@ class EzCaptchaMiddleware:
 
         Raises InvalidOptions if ``request.meta["ezcaptcha"]`` is unusable.
         """
-        is_last = self._waiting.put_off.take_back(request)
+        is_last = has_memo(request) and self._waiting.put_off.take_back(request)
         if self._exits is not None:
             await self._exits.assign(request)
         if not self._follows_requests and META_KEY not in request.meta:
@@ -167,12 +167,15 @@ class EzCaptchaMiddleware:
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Pass pages on; have challenges in scope solved, and send their requests again."""
+        carried = self._headers.forget(request)
         self._closing.came_back(request)
         if again := self._replayer.after_failure(request, response):
-            self._headers.forget(request)
             self._closing.sent_again()
             return again
-        answer = await self._answer(request, response)
+        if sign := challenge_sign(response):
+            answer = await self._answer(request, response, sign, carried)
+        else:
+            answer = self._passed(request, response, carried is not None)
         self._closing.close_if_served()
         return answer
 
@@ -187,12 +190,9 @@ class EzCaptchaMiddleware:
         self._closing.close_if_served()
         return None
 
-    async def _answer(self, request: Request, response: Response) -> Request | Response:
-        carried, number = self._headers.carried_by(request) or (None, 0)
-        self._headers.forget(request)
-        sign = challenge_sign(response)
-        if sign is None:
-            return self._passed(request, response, carried)
+    async def _answer(
+        self, request: Request, response: Response, sign: str, carried: Carried | None
+    ) -> Request | Response:
         options = self._targets.options(request)
         if options is None:
             return response
@@ -206,7 +206,7 @@ class EzCaptchaMiddleware:
         try:
             target = self._targets.after_sending(request, options)
             self._targets.check(target)
-            answer = await self._replayer.answer(target, carried, number)
+            answer = await self._replayer.answer(target, carried)
             if isinstance(answer, Request):
                 self._closing.sent_again()
         except TooManyWaiting:
@@ -227,37 +227,41 @@ class EzCaptchaMiddleware:
             self._stats.inc_value("ezcaptcha/requests/replayed")
         else:
             self._ledger.answered(request)
-            self._forget(request)
+            self._waiting.ended(request)
+            take_off(request)
         return answer
 
     def request_is_sent(self, request: Request) -> None:
         """Note that *request* does not wait any more, and put the fitting clearance on it."""
-        restore_filtering(request)
-        self._waiting.ended(request)
+        is_remembered = has_memo(request)
+        if is_remembered:
+            restore_filtering(request)
+            self._waiting.ended(request)
         location = location_of(request)
         if not self._known.has_zone(location.zone) or self._targets.options(request) is None:
             return
         exit = self._pins.exit_when_sent(request)
         if exit and (clearance := self._known.find(location, exit)):
-            self._headers.put_on(request, clearance, self._known.next_number())
-            if not has_memo(request) or self._replayer.memo_on(request).clearance != clearance.id:
+            self._headers.put_on(request, clearance, location, self._known.next_number())
+            if not is_remembered or self._replayer.memo_on(request).clearance != clearance.id:
                 self._stats.inc_value("ezcaptcha/clearances/reused")
 
     def response_downloaded(self, request: Request, response: Response) -> None:
         """Learn from a response, even if another middleware keeps it, such as a redirect."""
-        self._pins.downloaded(request, response)
-        carried = self._headers.carried_by(request)
-        if carried is None:
+        is_remembered = has_memo(request)
+        if is_remembered:
+            self._pins.downloaded(request, response)
+        if (carried := self._headers.carried_by(request)) is None:
             return
-        clearance, number = carried
+        clearance = carried.clearance
         if fresh := clearance.fresh_cookies(request, response):
             self._known.renew(clearance, fresh)
             self._sharing.write_soon()  # the site may refuse the older cookies
         if not is_of_site(response):
             return
-        self._broker.accepted(location_of(request), clearance, number)
+        self._broker.accepted(carried.location, clearance, carried.number)
         self._ledger.served(clearance)
-        if has_memo(request) and (seen := Memo.on(request).seen) and seen.clearance == clearance.id:
+        if is_remembered and (seen := Memo.on(request).seen) and seen.clearance == clearance.id:
             self._stats.inc_value("ezcaptcha/challenges/stray")
 
     def request_left_downloader(self, request: Request) -> None:
@@ -293,7 +297,7 @@ class EzCaptchaMiddleware:
         except InvalidOptions as error:
             self._log.error("%s: %s", request, error)
             raise
-        if options is None or not self._may_concern(location_of(request).zone, options):
+        if options is None or not self._may_concern(request, options):
             return None
         try:
             target = self._targets.before_sending(request, options)
@@ -301,11 +305,12 @@ class EzCaptchaMiddleware:
             return None  # logged when it is challenged
         return None if target.exit is None else target
 
-    def _may_concern(self, zone: str, options: Options) -> bool:
-        """Whether a request to *zone* may have to wait, or to leave through another exit."""
-        if self._sharing.is_on or self._exits is not None or self._broker.may_hold(zone):
+    def _may_concern(self, request: Request, options: Options) -> bool:
+        """Whether *request* may have to wait, or to leave through another exit."""
+        if self._sharing.is_on or self._exits is not None or self._broker.may_hold(request):
             return True
-        return self._targets.may_replace_exit(options) and self._known.has_zone(zone)
+        may_replace = self._targets.may_replace_exit(options)
+        return may_replace and self._known.has_zone(location_of(request).zone)
 
     def _follow_requests(self) -> None:
         """From the first challenge on, follow requests into the downloader.
@@ -318,16 +323,13 @@ class EzCaptchaMiddleware:
                 self.request_is_sent, self.response_downloaded, self.request_left_downloader
             )
 
-    def _passed(self, request: Request, response: Response, carried: Clearance | None) -> Response:
-        if has_memo(request) and (page := Memo.on(request).page):
-            self._pages.take(page, request)
-        self._forget(request)
+    def _passed(self, request: Request, response: Response, has_carried: bool) -> Response:
+        if has_memo(request):
+            if page := Memo.on(request).page:
+                self._pages.take(page, request)
+            self._waiting.ended(request)
+            take_off(request)  # it needs no further solve
         request.meta.pop(ERROR_META, None)  # from a copy of it that was given up
-        if carried is not None:
+        if has_carried:
             response.flags.append(SOLVED_FLAG)
         return response
-
-    def _forget(self, request: Request) -> None:
-        """Remove what was remembered about *request*, because it needs no further solve."""
-        self._waiting.ended(request)
-        take_off(request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from publicsuffixlist import PublicSuffixList
@@ -53,9 +53,10 @@ _NEVER_REPLAYED_PREFIXES = ("content-", "if-")
 def _suffixes() -> PublicSuffixList:
     """Return the public-suffix list that its package contains; no network is used.
 
-    It is one set of strings, so it costs the garbage collector almost nothing.
+    It is one set of strings, so it costs the garbage collector almost nothing. It has
+    internationalized names in Unicode only: encoding them takes longer than reading the list.
     """
-    return PublicSuffixList()
+    return PublicSuffixList(accept_encoded_idn=False)
 
 
 @lru_cache(maxsize=10_000)
@@ -70,8 +71,21 @@ def zone_of(host: str) -> str:
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return _suffixes().privatesuffix(host) or host
-    return host
+        pass
+    else:
+        return host
+    labels = host.split(".")
+    zone = _suffixes().privatesuffix(".".join(map(_in_unicode, labels)))
+    return host if zone is None else ".".join(labels[-zone.count(".") - 1 :])
+
+
+def _in_unicode(label: str) -> str:
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label.encode().decode("idna")
+    except UnicodeError:  # no name has this label, but a URL may
+        return label
 
 
 def is_replayed(name: str) -> bool:
@@ -97,7 +111,7 @@ class Clearance:
     tls_version: str | None = None
     created: float = 0.0
 
-    @property
+    @cached_property
     def place(self) -> Place:
         """The zone and the exit for which it is valid."""
         return self.zone, self.exit
@@ -118,7 +132,9 @@ class Clearance:
 
     def fresh_cookies(self, request: Request, response: Response) -> dict[str, str]:
         """Return the cookies of this clearance that *response* renews."""
-        sent = response.headers.getlist(b"Set-Cookie")
+        sent = dict.get(response.headers, b"Set-Cookie")  # without normalizing it
+        if not sent:
+            return {}
         single = [value for lines in sent for value in lines.splitlines()]
         if not any(value.lstrip().startswith((b"cf_clearance=", b"__cf_bm=")) for value in single):
             return {}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
+    from scrapy_ezcaptcha.clearances.record import Location
 
 #: The request meta key with the browser for scrapy-impersonate.
 IMPERSONATE_META = "impersonate"
@@ -44,18 +45,20 @@ class _Prepared:
     """The headers of a clearance, as they are in ``request.headers``."""
 
     clearance: Clearance
-    headers: Mapping[bytes, list[bytes]]
+    headers: tuple[tuple[bytes, list[bytes]], ...]
     cookie: bytes
 
 
 @dataclass(slots=True)
-class _Carried:
+class Carried:
     """What a request was sent with, and its own headers while it is in the downloader."""
 
     clearance: Clearance
+    location: Location
     number: int
     own: Headers | None
-    is_told_browser: bool
+    is_told_browser: bool  # scrapy-impersonate, by its meta key
+    is_by_browser: bool  # of scrapy-playwright
 
 
 class ClearanceHeaders:
@@ -83,7 +86,7 @@ class ClearanceHeaders:
         self._defaults = defaults
         self._impersonate = impersonate
         self._prepared: Lru[str, _Prepared] = Lru(_MAX_PREPARED)
-        self._carried: WeakKeyDictionary[Request, _Carried] = WeakKeyDictionary()
+        self._carried: WeakKeyDictionary[Request, Carried] = WeakKeyDictionary()
 
     @classmethod
     def from_settings(
@@ -101,8 +104,10 @@ class ClearanceHeaders:
             browsers=BrowserCookies.from_settings(settings),
         )
 
-    def put_on(self, request: Request, clearance: Clearance, number: int = 0) -> None:
-        """Put *clearance* on *request*, which has this *number*.
+    def put_on(
+        self, request: Request, clearance: Clearance, location: Location, number: int
+    ) -> None:
+        """Put *clearance* on *request*, which goes to *location* and has this *number*.
 
         The User-Agent is always the clearance's. Where the spider set another header on
         the request, the spider's value stays.
@@ -110,28 +115,28 @@ class ClearanceHeaders:
         own, prepared = request.headers, self._prepare(clearance)
         headers = Headers(encoding=own.encoding)
         dict.update(headers, own)  # as dicts: the names are in their usual case already
-        dict.update(headers, {name: values[:] for name, values in prepared.headers.items()})
-        for name in own.keys() & prepared.headers.keys():
-            values = own.getlist(name)
-            if values and name != _USER_AGENT and values != self._defaults.get(name):
-                dict.__setitem__(headers, name, values)
-        cookies = own.getlist(_COOKIE)
+        for name, values in prepared.headers:
+            its = dict.get(own, name)
+            if not its or name == _USER_AGENT or its == self._defaults.get(name):
+                dict.__setitem__(headers, name, values[:])
+        cookies = dict.get(own, _COOKIE)
         cookie = merge_cookies(cookies, clearance.cookies) if cookies else prepared.cookie
         dict.__setitem__(headers, _COOKIE, [cookie])
         request.headers = headers
-        self._browsers.put_on(request, clearance)
+        is_by_browser = self._browsers.put_on(request, clearance)
         browser = self._browser_of(clearance) if self._impersonate else None
         is_told = browser is not None and IMPERSONATE_META not in request.meta
         if is_told:
             request.meta[IMPERSONATE_META] = browser
-        self._carried[request] = _Carried(clearance, number, own, is_told)
+        self._carried[request] = Carried(clearance, location, number, own, is_told, is_by_browser)
 
     def take_off(self, request: Request) -> None:
         """Give *request* its own headers back, if a clearance was put on it."""
         carried = self._carried.get(request)
         if carried is None or carried.own is None:
             return
-        self._browsers.take_off(request)
+        if carried.is_by_browser:
+            self._browsers.take_off(request)
         if carried.is_told_browser:
             request.meta.pop(IMPERSONATE_META, None)
         request.headers = carried.own
@@ -142,14 +147,13 @@ class ClearanceHeaders:
         """The number of requests that carry a clearance and have no response yet."""
         return len(self._carried)
 
-    def carried_by(self, request: Request) -> tuple[Clearance, int] | None:
-        """Return the clearance with which *request* was sent, and the request's number."""
-        carried = self._carried.get(request)
-        return None if carried is None else (carried.clearance, carried.number)
+    def carried_by(self, request: Request) -> Carried | None:
+        """Return what *request* was sent with."""
+        return self._carried.get(request)
 
-    def forget(self, request: Request) -> None:
-        """Forget which clearance *request* carried."""
-        self._carried.pop(request, None)
+    def forget(self, request: Request) -> Carried | None:
+        """Forget what *request* was sent with, and return it."""
+        return self._carried.pop(request, None)
 
     def _prepare(self, clearance: Clearance) -> _Prepared:
         """Return what is the same for all requests that carry *clearance*."""
@@ -159,7 +163,7 @@ class ClearanceHeaders:
                 (name, value.encode("latin-1")) for name, value in self._outgoing(clearance).items()
             )
             cookie = merge_cookies([], clearance.cookies)
-            prepared = _Prepared(clearance, dict(Headers(lines).items()), cookie)
+            prepared = _Prepared(clearance, tuple(Headers(lines).items()), cookie)
             self._prepared.put(clearance.id, prepared)
         return prepared
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 _MAX_ENTRIES = 10_000
 
-# A clearance that brings at most this many pages is hardly worth its price.
-_LOW_YIELD = 2
+_LOW_YIELD = 2  # pages: a clearance that brings no more is hardly worth its price
 
 # Clearances of one zone and exit; more than one only if hosts need their own.
 _MAX_EACH = 1000
@@ -117,19 +116,18 @@ class KnownClearances:
             self._changed(record)
 
     def accept(self, location: Location, clearance: Clearance, sent: int) -> bool:
-        """Note that *location* accepted request number *sent*; True the first time in this process.
+        """Note that *location* accepted request number *sent*; False if its path never challenged.
 
-        Ignores paths that never challenged, because they accept requests without a clearance too.
+        Such a path also accepts requests without a clearance, so this says nothing.
         """
         if not self.was_challenged(location):
             return False
-        is_first = not self.has_served_here(clearance)
         self._served.put(clearance.id, True)
         record = self._find(clearance)
         if record is not None:
             record.served(location, self.process, sent)
             self._changed(record)
-        return is_first
+        return True
 
     def has_served(self, clearance: Clearance) -> bool:
         """Whether a host accepted *clearance*, in this process or another one."""
@@ -273,8 +271,10 @@ class KnownClearances:
         self._changes = {**changes, **self._changes}
 
     def _find(self, clearance: Clearance) -> Record | None:
-        records = self._places.get(clearance.place) or ()
-        return next((one for one in records if one.clearance.id == clearance.id), None)
+        for record in self._places.get(clearance.place) or ():
+            if record.clearance.id == clearance.id:
+                return record
+        return None
 
     def _merge(self, record: Record, *, is_news: bool = True) -> None:
         if self._rejected.get(record.clearance.id) is not None:

@@ -48,12 +48,17 @@ class BrowserCookies:
         keeps = _HEADERS_SETTING in settings and settings.get(_HEADERS_SETTING) is None
         return cls(sets_user_agent=keeps)
 
-    def put_on(self, request: Request, clearance: Clearance) -> None:
-        """Add the cookies of *clearance* to the browser before it downloads *request*."""
-        if request.meta.get(PLAYWRIGHT_META):
-            own = request.meta.get(_CALLBACK_META)
-            self._before[request] = own
-            request.meta[_CALLBACK_META] = self._callback(clearance, own)
+    def put_on(self, request: Request, clearance: Clearance) -> bool:
+        """Add the cookies of *clearance* to the browser before it downloads *request*.
+
+        Returns False, and does nothing, if no browser downloads it.
+        """
+        if not request.meta.get(PLAYWRIGHT_META):
+            return False
+        own = request.meta.get(_CALLBACK_META)
+        self._before[request] = own
+        request.meta[_CALLBACK_META] = self._callback(clearance, own)
+        return True
 
     def take_off(self, request: Request) -> None:
         """Restore the callback of *request*."""

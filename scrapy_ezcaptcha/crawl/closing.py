@@ -35,7 +35,7 @@ class ClosingAtLimit:
 
     def came_back(self, request: Request) -> None:
         """Note that *request* has a response or failed."""
-        if has_memo(request) and self._on_their_way:
+        if self._on_their_way and has_memo(request):
             self._on_their_way -= 1
 
     def close_if_served(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from urllib.parse import SplitResult
 
 from scrapy.utils.httpobj import urlparse_cached
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from scrapy import Request
 
 _KEY = "_ezcaptcha"  # a single key, because spiders copy response.meta
-
-# Every hook asks, and the URL of a request never changes. Scrapy's urlparse_cached does the same.
-_locations: WeakKeyDictionary[Request, Location] = WeakKeyDictionary()
 
 _MAX_PUT_OFF = 3  # a request that is challenged is put off so often at most
 
@@ -138,10 +136,11 @@ def take_ticket(request: Request) -> str | None:
 
 def location_of(request: Request) -> Location:
     """Return where *request* goes."""
-    location = _locations.get(request)
-    if location is None:
-        parts = urlparse_cached(request)
-        host = (parts.hostname or "").lower()
-        location = Location(host, zone_of(host), f"{host}/{parts.path[1:].partition('/')[0]}")
-        _locations[request] = location
-    return location
+    parts = urlparse_cached(request)
+    return _location(parts.netloc, parts.path[1:].partition("/")[0])
+
+
+@lru_cache(maxsize=1000)
+def _location(netloc: str, folder: str) -> Location:
+    host = (SplitResult("", netloc, "", "", "").hostname or "").lower()
+    return Location(host, zone_of(host), f"{host}/{folder}")

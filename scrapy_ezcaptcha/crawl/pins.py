@@ -88,7 +88,7 @@ class Pins:
 
     def downloaded(self, request: Request, response: Response) -> None:
         """Have the redirect that *response* may be leave by the same exit."""
-        pin = self._sent.pop(request, None) if self._sent else None
+        pin = self._sent.pop(request, None)
         if pin and 300 <= response.status < 400:
             note_pin(request, pin)
 

@@ -45,7 +45,8 @@ class ProxyFinder:
         self._setter = HttpProxyMiddleware(self._encoding)
         self._proxies = self._setter if settings.getbool("HTTPPROXY_ENABLED") else None
         self.schemes_without_proxies = _schemes_of(settings, _WITHOUT_PROXIES)
-        self._browser = Browser(settings, _schemes_of(settings, {HANDLER}))
+        by_browser = _schemes_of(settings, {HANDLER})
+        self._browser = Browser(settings, by_browser) if by_browser else None
 
     def can_send(self, request: Request) -> bool:
         """Whether *request* can be sent through a proxy."""
@@ -57,14 +58,14 @@ class ProxyFinder:
 
     def is_by_browser(self, request: Request) -> bool:
         """Whether *request* is sent by a browser, which has its own proxy."""
-        return self._browser.sends(request)
+        return self._browser is not None and self._browser.sends(request)
 
     def before_sending(self, request: Request) -> Exit | None:
         """Return the proxy that *request* will use, or None.
 
         Raises ExitError if its proxy is not a proxy URL.
         """
-        if self.is_by_browser(request):
+        if self._browser is not None and self._browser.sends(request):
             return self._browser.exit_of(request)
         if "proxy" not in request.meta and not self._setter.proxies:  # nor in the environment
             return None
@@ -81,14 +82,15 @@ class ProxyFinder:
 
     def after_sending(self, request: Request) -> Exit | None:
         """Return the proxy that *request* used, or None; raises like :meth:`before_sending`."""
-        if self.is_by_browser(request):
+        if self._browser is not None and self._browser.sends(request):
             return self._browser.exit_of(request)
         url = request.meta.get("proxy")
         if not url:
             return None
         if not isinstance(url, str):
             raise exit_error(UNREADABLE)
-        return _exit_of(url, request.headers.get(b"Proxy-Authorization"), self._encoding)
+        authorization = dict.get(request.headers, b"Proxy-Authorization")  # without normalizing it
+        return _exit_of(url, authorization[-1] if authorization else None, self._encoding)
 
     def send_by(self, request: Request, exit: Exit) -> None:
         """Send *request*, which has passed all middlewares, through *exit*."""

@@ -133,7 +133,9 @@ class Targets:
         value = request.meta.get(META_KEY)
         if value is None:
             is_meant = self._config.transparent_mode and (
-                META_KEY in request.meta or self._is_allowed(location_of(request).host)
+                not self._config.allowed_domains
+                or META_KEY in request.meta
+                or self._is_allowed(location_of(request).host)
             )
             return self._defaults if is_meant else None
         if value is False:

@@ -40,8 +40,11 @@ class Breaker:
         self._keys.put(key, (failures + 1, now + self._pause if opens else open_until))
         return opens
 
-    def accepted(self, key: Hashable) -> None:
-        """Forget the failures of *key*, because its clearance was accepted; a pause continues."""
-        state = self._keys.get(key)
-        if state is not None:
-            self._keys.put(key, (0, state[1]))
+    def accepted(self, *keys: Hashable) -> None:
+        """Forget the failures of *keys*, because a clearance was accepted; a pause continues."""
+        if not len(self._keys):  # nearly always
+            return
+        for key in keys:
+            state = self._keys.get(key)
+            if state is not None:
+                self._keys.put(key, (0, state[1]))

@@ -17,6 +17,7 @@ from twisted.internet.task import LoopingCall
 from scrapy_ezcaptcha.clearances.clearance import Clearance, lacks_for_clearance, lacks_for_page
 from scrapy_ezcaptcha.clearances.known import BODY, USELESS
 from scrapy_ezcaptcha.clearances.record import Seen
+from scrapy_ezcaptcha.crawl.memo import location_of
 from scrapy_ezcaptcha.crawl.pool import is_through
 from scrapy_ezcaptcha.errors import (
     CrawlEnding,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Coroutine, Hashable
 
+    from scrapy import Request
     from scrapy.statscollectors import StatsCollector
     from twisted.internet.interfaces import IReactorTime
 
@@ -93,18 +95,18 @@ class Broker:
         """Whether a solve is in progress, or a request waits for one or for its turn after it."""
         return bool(self.flights) or not self.requests.is_empty
 
-    def may_hold(self, zone: str) -> bool:
-        """Whether a request to *zone* may have to wait."""
-        return zone in self._zones or self.requests.may_hold
+    def may_hold(self, request: Request) -> bool:
+        """Whether *request* may have to wait."""
+        is_solving = bool(self._zones) and location_of(request).zone in self._zones
+        return is_solving or self.requests.may_hold
 
     def accepted(self, location: Location, clearance: Clearance, number: int) -> None:
         """Note that *location* accepted request *number*, which carried *clearance*."""
-        self.known.accept(location, clearance, number)
+        if self.known.accept(location, clearance, number):
+            self.solver.accepted(clearance.place, location.path)
         if not self._used.get(clearance.id):
             self._used.put(clearance.id, True)
             self.sharing.note_first_use(clearance, works=True)
-        if self.known.was_challenged(location):
-            self.solver.accepted(clearance.place, location.path)
 
     def challenged(
         self, location: Location, clearance: Clearance, number: int, before: Seen | None
@@ -239,8 +241,7 @@ class Broker:
 
     async def _page(self, target: Target) -> Solution:
         """Have the page of *target* solved; keep the clearance too, if none is known."""
-        lease = await lease_on_page(self.sharing, target)
-        with lease or nullcontext():
+        with (lease := await lease_on_page(self.sharing, target)) or nullcontext():
             solution, task_id, _ = await self.solver.solve(
                 target, BODY, lacks=lacks_for_page, lease=lease
             )

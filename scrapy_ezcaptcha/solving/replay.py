@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scrapy import Request
 
     from scrapy_ezcaptcha.clearances.clearance import Clearance
+    from scrapy_ezcaptcha.clearances.headers import Carried
     from scrapy_ezcaptcha.clearances.known import KnownClearances
     from scrapy_ezcaptcha.config import Config
     from scrapy_ezcaptcha.crawl.exits import PoolExits
@@ -147,23 +148,22 @@ class Replayer:
             ticket=memo.ticket,
         )
 
-    async def answer(
-        self, target: Target, carried: Clearance | None, number: int
-    ) -> Request | Response:
-        """Return the replay of the challenged request *number*, or the page of its solution.
+    async def answer(self, target: Target, sent: Carried | None) -> Request | Response:
+        """Return the replay of a challenged request, or the page of its solution.
 
-        *carried* is the clearance that it carried. The service must be able to use the exit of
+        *sent* is what it carried. The service must be able to use the exit of
         *target*. Raises PutBack if the request must go back into the queue, and another
         EzCaptchaError, with the reason, if the challenge cannot be solved.
         """
         request, options, place = target.request, target.options, target.place
-        memo = self.memo_on(request)
-        if carried is None:
+        memo, carried = self.memo_on(request), None
+        if sent is None:
             memo = self._without(target, memo)
         else:
+            carried = sent.clearance
             await self.sharing.refresh(carried.place, is_urgent=True)
             fails = self.known.fails(target.location, carried)
-            seen = self.broker.challenged(target.location, carried, number, memo.seen)
+            seen = self.broker.challenged(target.location, carried, sent.number, memo.seen)
             is_over = seen is None or carried.id != memo.page
             if is_over and memo.page and (page := self._paid_page(target, memo.page)):
                 if not self.known.has_served(carried):

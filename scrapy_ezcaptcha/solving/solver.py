@@ -189,9 +189,8 @@ class Solver:
 
     def accepted(self, place: Place, path: str) -> None:
         """Note that *path* of *place* accepted a clearance."""
-        self._breaker.accepted(place)
+        self._breaker.accepted(place, (place, path))
         self._paths.accepted(place)
-        self._breaker.accepted((place, path))
 
     async def _buy(
         self,

@@ -271,11 +271,11 @@ def test_the_look_out_for_closing_rests_when_nothing_is_under_way():
 def test_it_tells_in_which_zones_requests_may_have_to_wait():
     world = World()
     world.ask("www.shop.example")
-    assert world.broker.may_hold("shop.example")
-    assert not world.broker.may_hold("other.example")
+    assert world.broker.may_hold(Request("http://shop.example/"))
+    assert not world.broker.may_hold(Request("http://other.example/"))
     world.solved()
-    assert not world.broker.may_hold("shop.example")  # requests carry the clearance
-    assert not world.broker.may_hold("other.example")
+    assert not world.broker.may_hold(Request("http://shop.example/"))
+    assert not world.broker.may_hold(Request("http://other.example/"))
 
 
 def test_hosts_that_refuse_the_zones_clearance_at_the_same_time_wait_for_one_solve():

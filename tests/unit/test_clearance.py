@@ -9,6 +9,7 @@ from scrapy.http import Response
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance, zone_of
 from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders, merge_cookies
+from scrapy_ezcaptcha.crawl.memo import location_of
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.service.wire import Solution
 
@@ -70,7 +71,9 @@ def test_it_is_put_on_and_taken_off_without_a_trace():
     request = Request(URL, headers={"User-Agent": "mine", "Accept": "*/*", "Cookie": "a=1"})
     before = dict(request.headers)
     headers = headers_for(accept=b"*/*")
-    headers.put_on(request, clearance({"accept": "text/html", "x-new": "1"}))
+    headers.put_on(
+        request, clearance({"accept": "text/html", "x-new": "1"}), location_of(request), 1
+    )
     assert request.headers["User-Agent"] == b"UA/1"
     assert request.headers["Accept"] == b"text/html"
     assert request.headers["X-New"] == b"1"
@@ -84,17 +87,24 @@ def test_it_is_put_on_and_taken_off_without_a_trace():
 def test_who_carried_what_is_told_until_it_is_forgotten():
     request, one, headers = Request(URL), clearance(), headers_for()
     assert headers.carried_by(request) is None
-    headers.put_on(request, one, 7)
+    headers.put_on(request, one, location_of(request), 7)
     headers.take_off(request)
-    assert headers.carried_by(request) == (one, 7)
-    headers.forget(request)
+    carried = headers.carried_by(request)
+    assert (carried.clearance, carried.number, carried.location.path) == (
+        one,
+        7,
+        "www.shop.example/",
+    )
+    assert headers.forget(request) is carried
     assert headers.carried_by(request) is None
 
 
 def test_the_spiders_own_headers_win_except_for_the_user_agent():
     request = Request(URL, headers={"User-Agent": "mine", "Accept-Language": "de", "Accept": "x"})
     one = clearance({"accept-language": "en", "accept": "text/html", "sec-ch-ua": "y"})
-    headers_for(accept_language=b"en-GB", accept=b"*/*").put_on(request, one)
+    headers_for(accept_language=b"en-GB", accept=b"*/*").put_on(
+        request, one, location_of(request), 1
+    )
     assert request.headers["User-Agent"] == b"UA/1"
     assert request.headers["Accept-Language"] == b"de"
     assert request.headers["Accept"] == b"x"
@@ -112,7 +122,10 @@ def test_the_spiders_own_headers_win_except_for_the_user_agent():
 def test_accept_encoding_is_cut_to_what_this_scrapy_decodes(encodings, sent):
     request = Request(URL)
     headers_for(encodings).put_on(
-        request, clearance({"accept-encoding": "gzip, deflate, br;q=0.9, zstd, x-new"})
+        request,
+        clearance({"accept-encoding": "gzip, deflate, br;q=0.9, zstd, x-new"}),
+        location_of(request),
+        1,
     )
     assert request.headers.get("Accept-Encoding") == sent
 

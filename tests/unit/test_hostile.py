@@ -14,6 +14,7 @@ from scrapy.http import Response
 
 from scrapy_ezcaptcha.clearances.clearance import Clearance, is_replayed
 from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
+from scrapy_ezcaptcha.crawl.memo import location_of
 from scrapy_ezcaptcha.errors import EzCaptchaError
 from scrapy_ezcaptcha.exit import Exit
 from scrapy_ezcaptcha.service.wire import parse_task_result
@@ -69,7 +70,7 @@ def test_only_well_formed_headers_of_allowed_names_go_out(solution, own):
     request = Request("http://shop.example/", headers=own)
     before = request.headers.copy()
     headers = ClearanceHeaders(frozenset({"gzip"}), {}, LOG)
-    headers.put_on(request, clearance)
+    headers.put_on(request, clearance, location_of(request), 1)
     lines = request.headers.to_string().split(b"\r\n")
     assert all(HEADER.fullmatch(line) for line in lines)
     sent = {name.decode().lower() for name in request.headers} - {"cookie"}

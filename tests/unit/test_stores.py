@@ -400,7 +400,7 @@ class TestRecords:
         }
         (record,) = records_in({'["clearance", "task1"]': json.dumps(whole)}, (), PLACE)
         request = Request(f"http://{ZONE}/")
-        ClearanceHeaders(frozenset(), {}, LOG).put_on(request, record.clearance)
+        ClearanceHeaders(frozenset(), {}, LOG).put_on(request, record.clearance, HERE, 1)
         assert request.headers.to_string().count(b"\r\n") == len(request.headers.keys()) - 1
         assert not {b"Content-Length", b"Authorization"} & request.headers.keys()
 
