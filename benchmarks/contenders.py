@@ -51,21 +51,6 @@ class InlineMiddleware:
         )
 
 
-class HeadersMiddleware:
-    """The cheapest way to get protected pages: adds the headers of an existing clearance."""
-
-    def __init__(self, headers):
-        self.headers = headers
-
-    @classmethod
-    def from_crawler(cls, crawler):
-        return cls(crawler.settings.getdict("BOUGHT_HEADERS"))
-
-    def process_request(self, request):
-        for name, value in self.headers.items():
-            request.headers[name] = value
-
-
 class RandomProxyMiddleware:
     """Naive rotation: each request of the spider gets a random proxy; replays keep theirs."""
 
@@ -113,7 +98,7 @@ def settings_of(contender: str, sandbox) -> dict:
         cookie = sandbox.edge.issue(sandbox.edge.default_host(), "exit1", USER_AGENT)
         return {
             "BOUGHT_HEADERS": {**HEADERS, "Cookie": f"cf_clearance={cookie}"},
-            "DOWNLOADER_MIDDLEWARES": {f"{__name__}.HeadersMiddleware": 750},  # after cookies
+            "DOWNLOADER_MIDDLEWARES": {"yardstick.HeadersMiddleware": 750},  # after cookies
         }
     classes = {
         "inline": {f"{__name__}.InlineMiddleware": 585},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -32,6 +33,7 @@ class PlanSpider(scrapy.Spider):
         self.began = time.monotonic()
         self.cpu = resource.getrusage(resource.RUSAGE_SELF)
         self.done, self.through = {}, {}
+        self.first_page = asyncio.Event()
         self.memory = LoopingCall(self.note_memory)
         if self.plan.get("memory_every"):
             self.memory.start(self.plan["memory_every"])
@@ -54,6 +56,10 @@ class PlanSpider(scrapy.Spider):
 
     async def start(self):
         hosts = self.plan["hosts"]  # [[host, pages, meta], ...]
+        if self.plan.get("first_alone"):
+            host, _, meta = hosts[0]
+            yield scrapy.Request(f"http://{host}/item/0", meta=dict(meta))
+            await self.first_page.wait()
         if self.plan.get("in_order"):
             for host, pages, meta in hosts:
                 for number in range(1, pages + 1):
@@ -72,6 +78,7 @@ class PlanSpider(scrapy.Spider):
         if response.status == 200 and b"Item" in response.body:
             self.done[host] = self.done.get(host, 0) + 1
             self.through[host] = time.monotonic() - self.began
+        self.first_page.set()
 
     def closed_signal(self):
         if self.memory.running:
