@@ -111,7 +111,7 @@ def readme_tables(results) -> str:
         "| --- | --- |",
         row("CPU time of pages without challenges", [f"{results['overhead']['ratio'][1]:.2f}"]),
         row(
-            "CPU time of pages that need a clearance",
+            "CPU time of pages that carry a clearance",
             [f"{results['protected']['ratios']['ours / none'][1]:.2f}"],
         ),
         row(

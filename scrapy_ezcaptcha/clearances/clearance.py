@@ -48,6 +48,8 @@ _NEVER_REPLAYED = frozenset(
 )
 _NEVER_REPLAYED_PREFIXES = ("content-", "if-")
 
+_MAX_LABEL = 63  # RFC 1035, section 2.3.4; to decode a label takes its length squared
+
 
 @cache
 def _suffixes() -> PublicSuffixList:
@@ -80,7 +82,7 @@ def zone_of(host: str) -> str:
 
 
 def _in_unicode(label: str) -> str:
-    if not label.startswith("xn--"):
+    if not label.startswith("xn--") or len(label) > _MAX_LABEL:
         return label
     try:
         return label.encode().decode("idna")

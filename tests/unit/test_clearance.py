@@ -44,7 +44,12 @@ def headers_for(encodings=("gzip", "br"), **defaults):
         ("localhost", "localhost"),
         ("co.uk", "co.uk"),
         ("", ""),
+        ("www.xn--mnchen-3ya.de", "xn--mnchen-3ya.de"),
+        ("a.b.xn--55qx5d.cn", "b.xn--55qx5d.cn"),
+        ("xn--a.xn--55qx5d.cn", "xn--a.xn--55qx5d.cn"),  # its first label means nothing
+        ("xn--" + 1_000_000 * "a" + ".xn--55qx5d.cn", "xn--" + 1_000_000 * "a" + ".xn--55qx5d.cn"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_zones(host, zone):
     assert zone_of(host) == zone
