@@ -69,7 +69,14 @@ class Exit:
 
     @cached_property
     def _hash(self) -> int:  # every lookup of a clearance needs it
-        return hash((self.scheme, self.host, self.port, self.username, self.password))
+        return hash(self._fields)
+
+    @property
+    def _fields(self) -> tuple[str, str, int, str, str]:
+        return self.scheme, self.host, self.port, self.username, self.password
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._fields  # without the hash, which another process has not
 
     @classmethod
     def parse(cls, url: Any, *, credentials: tuple[str, str] | None = None) -> Exit:

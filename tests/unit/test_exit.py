@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -67,6 +71,21 @@ names = st.text(st.characters(min_codepoint=33, max_codepoint=0xFF), min_size=1,
 def test_any_credentials_survive_the_way_there_and_back(username, password):
     exit = Exit("http", "proxy.example", 8080, username, password)
     assert Exit.parse(exit.url) == exit
+
+
+def test_it_is_found_again_in_a_process_that_hashes_strings_in_another_way():
+    script = (
+        "import pickle, sys; exit = pickle.load(sys.stdin.buffer); {exit};"
+        " sys.stdout.buffer.write(pickle.dumps(exit))"
+    )
+    there_and_back = subprocess.run(
+        [sys.executable, "-c", script],
+        input=pickle.dumps(Exit.parse(FULL)),
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        check=True,
+    )
+    assert pickle.loads(there_and_back.stdout) in {Exit.parse(FULL)}
 
 
 def test_neither_repr_nor_str_shows_credentials():
