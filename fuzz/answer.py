@@ -12,6 +12,7 @@ import atheris
 with atheris.instrument_imports(include=["scrapy_ezcaptcha", "json"]):
     from scrapy_ezcaptcha.clearances.clearance import Clearance, is_replayed
     from scrapy_ezcaptcha.clearances.headers import ClearanceHeaders
+    from scrapy_ezcaptcha.crawl.memo import location_of
     from scrapy_ezcaptcha.errors import EzCaptchaError
     from scrapy_ezcaptcha.exit import Exit
     from scrapy_ezcaptcha.service import wire
@@ -74,7 +75,7 @@ def check_replay(solution: wire.Solution) -> None:
     )
     request = Request("http://shop.example/", headers={"X-Mine": "1"})
     before = request.headers.copy()
-    HEADERS.put_on(request, clearance)
+    HEADERS.put_on(request, clearance, location_of(request), 1)
     for line in to_bytes(request.headers.to_string()).split(b"\r\n"):
         assert HEADER.fullmatch(line), line
     for name in request.headers:
