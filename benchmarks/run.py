@@ -169,8 +169,8 @@ def overhead(quick):
 def protected_pages(quick):
     """Pages with one clearance: CPU seconds of crawls that run at the same time.
 
-    The first page is requested alone, so the others carry the clearance. Only in the last crawl,
-    all are requested at once, and hundreds of them wait for the solve.
+    The first page is requested alone, so the others carry its clearance. In the last crawl, all
+    pages are requested at once, and hundreds of requests wait for the solve.
     """
     count, repeats = (500, 3) if quick else (4000, 7)
     first = {"first_alone": True}
@@ -198,7 +198,8 @@ def cpu_side_by_side(contenders, count, repeats, *, is_free=False):
     """Return the CPU seconds of crawls of *count* pages by each contender, *repeats* times.
 
     The crawls run at the same time, because the speed of a shared machine changes from second to
-    second. All sites take the same time to answer, so each crawl has as many requests in flight.
+    second. All sites take the same time to answer, so all crawls have the same number of
+    requests in flight.
     """
     seconds = {name: [] for name in contenders}
 
@@ -218,7 +219,7 @@ def cpu_side_by_side(contenders, count, repeats, *, is_free=False):
 
 
 def rounded(seconds):
-    return {name: [round(one, 2) for one in all_of_it] for name, all_of_it in seconds.items()}
+    return {name: [round(one, 2) for one in values] for name, values in seconds.items()}
 
 
 def after_a_solve(quick):

@@ -1,4 +1,4 @@
-"""The cheapest possible way to get protected pages; imports nothing."""
+"""The cheapest way to get protected pages. It does not import the package."""
 
 
 class HeadersMiddleware:

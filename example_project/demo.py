@@ -61,7 +61,7 @@ def crawl_the_sandbox():
         report = sandbox.report()
     names = ("opt_in", "transparent")
     scraped = {name: len(items_of(name)) for name in names}
-    print(f"\nPages scraped    {sum(scraped.values())} out of protected sites")
+    print(f"\nPages scraped    {sum(scraped.values())} from protected sites")
     others = report["challenges"] - in_scope
     print(f"Challenges met   {in_scope}, and {others} out of scope (a robots.txt)")
     print(f"Tasks paid       {report['tasks']}")

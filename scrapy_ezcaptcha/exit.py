@@ -76,7 +76,7 @@ class Exit:
         return self.scheme, self.host, self.port, self.username, self.password
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._fields  # without the hash, which another process has not
+        return type(self), self._fields  # without the hash: another process has other hashes
 
     @classmethod
     def parse(cls, url: Any, *, credentials: tuple[str, str] | None = None) -> Exit:

@@ -232,7 +232,7 @@ class EzCaptchaMiddleware:
         return answer
 
     def request_is_sent(self, request: Request) -> None:
-        """Note that *request* does not wait any more, and put the fitting clearance on it."""
+        """Note that *request* no longer waits, and put the clearance on it that it needs."""
         is_remembered = has_memo(request)
         if is_remembered:
             restore_filtering(request)

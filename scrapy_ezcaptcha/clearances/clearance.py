@@ -48,7 +48,7 @@ _NEVER_REPLAYED = frozenset(
 )
 _NEVER_REPLAYED_PREFIXES = ("content-", "if-")
 
-_MAX_LABEL = 63  # RFC 1035, section 2.3.4; to decode a label takes its length squared
+_MAX_LABEL = 63  # RFC 1035, section 2.3.4; decoding time grows with the square of the length
 
 
 @cache
@@ -56,7 +56,8 @@ def _suffixes() -> PublicSuffixList:
     """Return the public-suffix list that its package contains; no network is used.
 
     It is one set of strings, so it costs the garbage collector almost nothing. It has
-    internationalized names in Unicode only: encoding them takes longer than reading the list.
+    internationalized names in Unicode only, because encoding them takes longer than reading the
+    list.
     """
     return PublicSuffixList(accept_encoded_idn=False)
 
@@ -86,7 +87,7 @@ def _in_unicode(label: str) -> str:
         return label
     try:
         return label.encode().decode("idna")
-    except UnicodeError:  # no name has this label, but a URL may
+    except UnicodeError:  # such a label is in no real name, but may be in a URL
         return label
 
 

@@ -57,8 +57,8 @@ class Carried:
     location: Location
     number: int
     own: Headers | None
-    is_told_browser: bool  # scrapy-impersonate, by its meta key
-    is_by_browser: bool  # of scrapy-playwright
+    is_told_browser: bool  # its meta names a browser for scrapy-impersonate
+    is_by_browser: bool  # scrapy-playwright downloads it
 
 
 class ClearanceHeaders:

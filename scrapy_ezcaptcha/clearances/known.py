@@ -118,7 +118,7 @@ class KnownClearances:
     def accept(self, location: Location, clearance: Clearance, sent: int) -> bool:
         """Note that *location* accepted request number *sent*; False if its path never challenged.
 
-        Such a path also accepts requests without a clearance, so this says nothing.
+        Such a path also accepts requests without a clearance, so this proves nothing.
         """
         if not self.was_challenged(location):
             return False

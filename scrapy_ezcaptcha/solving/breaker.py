@@ -42,7 +42,7 @@ class Breaker:
 
     def accepted(self, *keys: Hashable) -> None:
         """Forget the failures of *keys*, because a clearance was accepted; a pause continues."""
-        if not len(self._keys):  # nearly always
+        if not self._keys:  # nearly always
             return
         for key in keys:
             state = self._keys.get(key)

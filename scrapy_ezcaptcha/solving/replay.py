@@ -151,9 +151,9 @@ class Replayer:
     async def answer(self, target: Target, sent: Carried | None) -> Request | Response:
         """Return the replay of a challenged request, or the page of its solution.
 
-        *sent* is what it carried. The service must be able to use the exit of
-        *target*. Raises PutBack if the request must go back into the queue, and another
-        EzCaptchaError, with the reason, if the challenge cannot be solved.
+        *sent* is what it carried. The service must be able to use the exit of *target*. Raises
+        PutBack if the request must go back into the queue, and another EzCaptchaError, with the
+        reason, if the challenge cannot be solved.
         """
         request, options, place = target.request, target.options, target.place
         memo, carried = self.memo_on(request), None

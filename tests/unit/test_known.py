@@ -106,7 +106,7 @@ def test_a_useless_clearance_is_distinguished_from_an_expired_one(known):
     assert challenge(known, WWW, one) is USELESS
     two = held(known, 2)
     assert accept(known, WWW, two) is True
-    accept(known, API, two)
+    assert accept(known, API, two) is True
     assert challenge(known, API, two)[0] == "rejected"
     assert known.has_served(two)  # although it is gone
 
